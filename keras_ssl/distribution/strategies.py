@@ -1,0 +1,102 @@
+"""`tf.distribute` strategies by name."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
+
+
+class StrategyError(ValueError):
+    """The asked strategy cannot run on this machine."""
+
+
+def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.distribute.Strategy:
+    """Returns the strategy of this name. Call it before any other TensorFlow operation.
+
+    Args:
+        name: str. `"auto"` takes all GPUs when there are some (mirrored when several), else one CPU device; `"cpu"` and `"gpu"`
+            take one device; `"mirrored"` all GPUs, or `replicas` logical devices of the CPU when there is no GPU;
+            `"multiworker"` one worker of the cluster in `TF_CONFIG`; `"tpu"` the TPU that the environment names.
+            Defaults to `"auto"`.
+        replicas: int. Number of devices for `"mirrored"`. Defaults to all GPUs, or 2 on a CPU.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        StrategyError: If the name is unknown, or the machine lacks what it needs.
+    """
+    if name not in STRATEGIES:
+        raise StrategyError(
+            f"Expected strategy to be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+        )
+    if replicas is not None and name != "mirrored":
+        raise StrategyError(
+            f"Expected --replicas only with --strategy mirrored. Received: replicas={replicas} with strategy {name!r}."
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if name == "auto":
+        name = "cpu" if not gpus else "gpu" if len(gpus) == 1 else "mirrored"
+    return {
+        "cpu": lambda: tf.distribute.OneDeviceStrategy("/cpu:0"),
+        "gpu": lambda: _one_gpu(len(gpus)),
+        "mirrored": lambda: _mirrored(len(gpus), replicas),
+        "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
+        "tpu": _tpu,
+    }[name]()
+
+
+def _one_gpu(count: int) -> tf.distribute.Strategy:
+    if not count:
+        raise StrategyError(
+            "Expected a GPU that TensorFlow can see for --strategy gpu. Received: none; install the `cuda` extra or use --strategy cpu."
+        )
+    return tf.distribute.OneDeviceStrategy("/gpu:0")
+
+
+def _mirrored(gpus: int, replicas: int | None) -> tf.distribute.Strategy:
+    if replicas is not None and replicas < 1:
+        raise StrategyError(f"Expected --replicas to be at least 1. Received: {replicas}.")
+    if gpus:
+        if replicas is not None and replicas > gpus:
+            raise StrategyError(
+                f"Expected at most {gpus} replicas, one for each GPU. Received: {replicas}."
+            )
+        return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(replicas or gpus)])
+    count = replicas or 2
+    split_cpu(count)
+    return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+
+
+def split_cpu(count: int) -> None:
+    """Splits the CPU into `count` logical devices; possible only before TensorFlow has touched a device.
+
+    Raises:
+        StrategyError: If the devices exist already and are fewer.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError as error:
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise StrategyError(
+                f"Expected to split the CPU into {count} devices before TensorFlow starts. Received: {error}"
+            ) from error
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # the resolver raises many types when there is no TPU
+        raise StrategyError(
+            "Expected a TPU for --strategy tpu. Received: no TPU found "
+            f"({type(error).__name__}); run on a TPU VM or set TPU_NAME, or use --strategy auto."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
