@@ -1,0 +1,39 @@
+"""Self-supervised pre-training of image encoders with TensorFlow and Keras.
+
+`import keras_ssl` is quick: a part of the library, and TensorFlow with it, is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0.dev0"
+
+_PARTS = (
+    "random",
+    "env",
+    "losses",
+    "optimizers",
+    "views",
+    "distribution",
+    "layers",
+    "backbones",
+    "methods",
+    "data",
+    "evaluation",
+    "export",
+    "zoo",
+    "pretraining",
+    "cli",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module 'keras_ssl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_PARTS))
