@@ -1,0 +1,24 @@
+"""Where samples come from: sources with random access, and the sample stream."""
+
+from keras_ssl.data.arrays import ArraySource, load_digits, load_npz
+from keras_ssl.data.base import DataError, Source
+from keras_ssl.data.folder import FolderSource
+from keras_ssl.data.quarantine import Quarantine
+from keras_ssl.data.sources import open_source
+from keras_ssl.data.stream import SampleStream, batches
+from keras_ssl.data.tfds import TFDSSource, open_tfds
+
+__all__ = [
+    "ArraySource",
+    "DataError",
+    "FolderSource",
+    "Quarantine",
+    "SampleStream",
+    "Source",
+    "TFDSSource",
+    "batches",
+    "load_digits",
+    "load_npz",
+    "open_source",
+    "open_tfds",
+]

@@ -1,0 +1,134 @@
+"""Sources whose records are encoded pictures: decoded in threads, broken ones replaced."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from keras_ssl.data import decode
+from keras_ssl.data.base import (
+    HEADER_SAMPLE,
+    DataError,
+    Source,
+    choose_canvas,
+    count_phrase,
+    sampled_indices,
+)
+from keras_ssl.data.quarantine import Quarantine, stand_in
+
+_MOST_ATTEMPTS = 64
+
+
+class EncodedSource(Source):
+    """Base of sources of encoded pictures; a subclass says how to get record i and its name.
+
+    The constructor reads the headers of at most 64 records to choose the canvas.
+
+    Args:
+        num_samples: int >= 1. Number of records.
+        canvas: `"auto"`, None, int or `(height, width)`. See `choose_canvas`.
+        view_size: int or None. Side in pixels of the largest view.
+        quarantine: path or None. Where broken records are listed.
+        num_threads: int or None. Decoding threads; None means one for each processor.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        canvas: str | int | tuple[int, int] | None = None,
+        view_size: int | None = None,
+        quarantine: str | Path | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        self.num_samples = num_samples
+        self.quarantine = Quarantine(num_samples, quarantine)
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._sizes, self._formats = self._sample_headers()
+        self.canvas = choose_canvas(self._sizes, canvas, view_size)
+
+    @abc.abstractmethod
+    def record(self, index: int) -> bytes:
+        """Returns the encoded picture of a record."""
+
+    @abc.abstractmethod
+    def record_name(self, index: int) -> str:
+        """Returns where a record is, for people."""
+
+    @property
+    def num_broken(self) -> int:
+        return self.quarantine.num_broken
+
+    def read_batch(
+        self, indices: Sequence[int] | np.ndarray, positions: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode")
+        shuffled = positions is not None
+        indices = np.asarray(indices, np.int64)
+        positions = np.asarray(positions if shuffled else indices, np.int64)
+        images = np.empty((len(indices), *self.canvas, 3), np.uint8)
+        aspect = np.empty(len(indices), np.float32)
+        shown = np.empty(len(indices), np.int64)
+
+        def fill(row: int) -> None:
+            images[row], aspect[row], shown[row] = self._read(
+                int(indices[row]), int(positions[row]), shuffled
+            )
+
+        self.quarantine.count_reads(len(indices), shuffled)
+        try:
+            list(self._pool.map(fill, range(len(indices))))
+        except DataError as error:
+            self.error = error
+            raise
+        return images, aspect, shown
+
+    def describe(self) -> str:
+        shapes = sorted({f"{w}x{h}" for w, h in self._sizes})
+        by_area = sorted(self._sizes, key=lambda size: size[0] * size[1])
+        (w0, h0), (w1, h1) = by_area[0], by_area[-1]
+        sizes = shapes[0] if len(shapes) == 1 else f"{w0}x{h0} to {w1}x{h1}"
+        formats = "/".join(name for name, _ in self._formats.most_common())
+        kept = len(shapes) == 1 and self.canvas == (h0, w0)
+        canvas = "" if kept else f", resized to {self.canvas[1]}x{self.canvas[0]}"
+        return f"{count_phrase(self.num_samples, self.class_names)}, {sizes} {formats}{canvas}"
+
+    def _read(self, index: int, position: int, shuffled: bool) -> tuple[np.ndarray, float, int]:
+        for attempt in range(_MOST_ATTEMPTS):
+            if attempt:
+                index = stand_in(position, attempt, self.num_samples)
+            if self.quarantine.is_broken(index):
+                continue
+            try:
+                return *decode.decode(self.record(index), self.canvas), index
+            except Exception as error:  # Pillow raises a dozen kinds for damaged files
+                self.quarantine.add(index, self.record_name(index), error, shuffled)
+        raise DataError(
+            f"Expected readable images, but found none in {_MOST_ATTEMPTS} tries at position "
+            f"{position}; the last was {self.record_name(index)}: check the data."
+        )
+
+    def _sample_headers(self) -> tuple[list[tuple[int, int]], Counter[str]]:
+        sizes, formats, reason = [], Counter(), None
+        for index in sampled_indices(self.num_samples, HEADER_SAMPLE):
+            try:
+                size, kind = decode.read_header(self.record(index))
+            except Exception as error:  # counted and listed when the record is read
+                reason = f"{self.record_name(index)}: {type(error).__name__}: {error}"
+                continue
+            sizes.append(size)
+            formats[kind] += 1
+        if not sizes:
+            raise DataError(
+                f"Expected image files, but none of those sampled could be read ({reason}): "
+                "check that the files are complete."
+            )
+        return sizes, formats

@@ -1,0 +1,182 @@
+"""The sample stream: which record is shown at which position, as a `tf.data` pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ssl import random
+from keras_ssl.data.base import DataError, Source
+
+_ROUNDS = 8  # TensorFlow's default of 4 leaves neighbors correlated
+_PARALLEL_READS = 2
+
+
+class SampleStream:
+    """Numbered samples in an order that is a pure function of (seed, position).
+
+    Position p belongs to epoch e = p // (steps_per_epoch * batch). Each epoch has its own random
+    permutation of all records, made without a table by `RandomIndexShuffle` with 8 rounds and a
+    seed hashed from (seed, e), and shows its first steps_per_epoch * batch records: the tail that
+    does not fill a batch is dropped, another one each time, and no batch spans two epochs.
+    Starting at any step costs nothing, at any data size.
+
+    Args:
+        source: `Source`. The records.
+        global_batch_size: int >= 1. Samples per step over all workers and replicas.
+        seed: int in [0, 2^63). Decides the order. Defaults to `0`.
+        shuffle: bool. False shows the records in order. Defaults to `True`.
+
+    Raises:
+        DataError: if the batch is larger than the source.
+    """
+
+    def __init__(
+        self, source: Source, global_batch_size: int, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        if global_batch_size < 1:
+            raise ValueError(
+                f"`global_batch_size` must be positive. Received: {global_batch_size=}"
+            )
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"`seed` must be in [0, 2^63). Received: {seed=}")
+        if global_batch_size > source.num_samples:
+            raise DataError(
+                f"Expected at least as many images as a batch of {global_batch_size:,}, but found "
+                f"{source.num_samples:,}: use a smaller batch or more images."
+            )
+        self.source = source
+        self.global_batch_size = int(global_batch_size)
+        self.seed = int(seed)
+        self.shuffle = shuffle
+        self.steps_per_epoch = source.num_samples // self.global_batch_size
+
+    def records(self, positions: tf.Tensor) -> tf.Tensor:
+        """Returns the record of each position.
+
+        Args:
+            positions: int64 `(batch,)`, all in one epoch.
+
+        Returns:
+            int64 `(batch,)` in [0, num_samples).
+        """
+        shown_per_epoch = self.steps_per_epoch * self.global_batch_size
+        within = tf.math.floormod(positions, shown_per_epoch)
+        if not self.shuffle:
+            return within
+        epoch = positions[:1] // shown_per_epoch
+        keys = random.fold_in(random.sample_keys(self.seed, epoch), "epoch_order")
+        return tf.raw_ops.RandomIndexShuffle(
+            index=within,
+            seed=random.bits(keys, (3,))[0],
+            max_index=tf.constant(self.source.num_samples - 1, tf.int64),
+            rounds=_ROUNDS,
+        )
+
+    def dataset(
+        self,
+        start_step: int = 0,
+        num_steps: int | None = None,
+        per_replica_batch: int | None = None,
+        num_workers: int = 1,
+        worker_index: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns the samples of one worker from a step on.
+
+        Each worker takes its contiguous block of every global batch, cut into one element for each
+        of its replicas, in order; together they are the one-process batch, whatever their number.
+        Elements of one step are consecutive, as `distribute_datasets_from_function` wants them.
+
+        Args:
+            start_step: int >= 0. First step. Defaults to `0`.
+            num_steps: int or None. How many steps; None never ends.
+            per_replica_batch: int or None. Samples per element; None means the worker's whole
+                block. It must divide the block.
+            num_workers: int. Defaults to `1`.
+            worker_index: int in [0, num_workers). Defaults to `0`.
+
+        Returns:
+            A `tf.data.Dataset` of flat dicts with static shapes: `inputs` {`image`: uint8
+            `(b, height, width, 3)`}, `aspect` float32 `(b,)`, `position` int64 `(b,)`, `sample_id`
+            int64 `(b,)`, and `labels` int32 `(b,)` if the source has them.
+        """
+        block = _share(self.global_batch_size, num_workers, "num_workers")
+        if start_step < 0 or not 0 <= worker_index < num_workers:
+            raise ValueError(
+                "`start_step` must not be negative and `worker_index` must be in [0, num_workers). "
+                f"Received: {start_step=}, {worker_index=}, {num_workers=}"
+            )
+        batch = block if per_replica_batch is None else per_replica_batch
+        replicas = _share(block, batch, "per_replica_batch")
+        stop = tf.int64.max // (2 * replicas) if num_steps is None else start_step + num_steps
+
+        def load(element: tf.Tensor) -> dict[str, tf.Tensor | dict[str, tf.Tensor]]:
+            step, replica = element // replicas, element % replicas
+            first = step * self.global_batch_size + worker_index * block + replica * batch
+            positions = first + tf.range(batch, dtype=tf.int64)
+            return self._read(self.records(positions), positions, batch)
+
+        elements = tf.data.Dataset.range(start_step * replicas, stop * replicas)
+        dataset = elements.map(load, num_parallel_calls=_PARALLEL_READS, deterministic=True)
+        if num_steps is None:
+            dataset = dataset.apply(
+                tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            )
+        return dataset.prefetch(max(2, replicas)).with_options(_options())
+
+    def _read(
+        self, records: tf.Tensor, positions: tf.Tensor, batch: int
+    ) -> dict[str, tf.Tensor | dict[str, tf.Tensor]]:
+        source = self.source
+        types = [tf.uint8, tf.float32, tf.int64] + [tf.int32] * source.has_labels
+
+        def read(records: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
+            images, aspect, shown = source.read_batch(records, positions)
+            labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
+            return [images, aspect, shown, *labels]
+
+        image, *rest = tf.numpy_function(read, [records, positions], types)
+        image.set_shape((batch, *source.canvas, 3))
+        for tensor in rest:
+            tensor.set_shape((batch,))
+        sample = {"inputs": {"image": image}, "aspect": rest[0], "position": positions}
+        sample["sample_id"] = rest[1]
+        if source.has_labels:
+            sample["labels"] = rest[2]
+        return sample
+
+
+def batches(
+    source: Source, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields records in order as NumPy arrays, the last partial batch included.
+
+    Args:
+        source: `Source`. The records.
+        batch_size: int >= 1.
+        indices: int64 `(count,)` or None. Which records; None means all.
+
+    Yields:
+        What `source.read_batch` returns.
+    """
+    indices = np.arange(source.num_samples) if indices is None else np.asarray(indices)
+    for start in range(0, len(indices), batch_size):
+        yield source.read_batch(indices[start : start + batch_size])
+
+
+def _share(total: int, parts: int, name: str) -> int:
+    if parts < 1 or total % parts:
+        raise ValueError(f"`{name}` must divide {total}. Received: {name}={parts}")
+    return total // parts
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.threading.private_threadpool_size = os.cpu_count() or 1
+    options.threading.max_intra_op_parallelism = 1
+    return options
