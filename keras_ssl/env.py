@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def quiet_tensorflow() -> None:
-    """Hides TensorFlow's start-up notes, unless `TF_CPP_MIN_LOG_LEVEL` is set. Call it before TensorFlow is imported."""
+    """Hides TensorFlow's start-up notes unless `TF_CPP_MIN_LOG_LEVEL` is set. Call it before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 

@@ -1,0 +1,136 @@
+"""Weights of an encoder as one small `.npz` file, and `load()`, which builds the encoder and fills it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ssl.zoo.catalog import get_entry
+
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def load(name: str, weights: bool = True) -> keras.Model:
+    """Returns a published encoder, ready for `predict`, fine-tuning and export.
+
+    Args:
+        name: str. Name of the entry; `keras_ssl.zoo.list()` shows all.
+        weights: bool. Whether to fill in the published weights; if False the encoder is freshly initialized.
+            Defaults to `True`.
+
+    Returns:
+        A `keras.Model` from RGB images in [0, 1], `(batch, height, width, 3)`, to a dict with `"features"`,
+        `(batch, feature_dim)`. It has the current Keras dtype policy.
+
+    Raises:
+        ValueError: if there is no such entry, or its weights are missing or not those that were published.
+    """
+    entry = get_entry(name)
+    data = (
+        _read_checked(entry.folder / "encoder.npz", entry.files["encoder.npz"]) if weights else None
+    )
+    encoder = build_encoder(entry.encoder)
+    if data is not None:
+        unpack(data, encoder)
+    return encoder
+
+
+def describe_encoder(encoder: keras.Model) -> dict[str, Any]:
+    """Returns the encoder's registered class and config as plain JSON values, without its dtype policy."""
+    config = {key: value for key, value in encoder.get_config().items() if key != "dtype"}
+    try:
+        plain = json.loads(json.dumps(config))
+    except TypeError as error:
+        raise ValueError(
+            f"Expected an encoder whose get_config() is JSON. Received: {encoder.name} ({error})."
+        ) from error
+    return {"class": keras.saving.get_registered_name(type(encoder)), "config": plain}
+
+
+def build_encoder(description: dict[str, Any]) -> keras.Model:
+    """Returns a freshly initialized encoder from what `describe_encoder` returned."""
+    import keras_ssl.backbones  # noqa: F401 (registers the classes)
+
+    encoder_class = keras.saving.get_registered_object(description["class"])
+    if encoder_class is None:
+        raise ValueError(
+            f"Expected an encoder class that this version knows. Received: {description['class']!r}."
+        )
+    return encoder_class.from_config(dict(description["config"]))
+
+
+def pack(encoder: keras.Model, half: bool = False) -> bytes:
+    """Returns the encoder's variables as the bytes of an `.npz` file.
+
+    Args:
+        encoder: keras.Model. Its variables are stored in order, each under its number and path.
+        half: bool. Whether to store kernels (two or more axes) as float16: half the size, about three digits.
+            Biases and batch-norm statistics stay float32, as does a kernel with a number beyond float16.
+            Defaults to `False`.
+    """
+    buffer = io.BytesIO()
+    arrays = {}
+    for key, variable in _numbered(encoder).items():
+        value = np.asarray(variable.numpy())
+        if np.issubdtype(value.dtype, np.floating):
+            value = value.astype(np.float32)
+            if half and value.ndim >= 2 and np.abs(value).max(initial=0.0) <= _LARGEST_HALF:
+                value = value.astype(np.float16)
+        arrays[key] = value
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, encoder: keras.Model) -> None:
+    """Assigns the variables in the bytes of an `.npz` file to an encoder; checks all before it assigns any.
+
+    Raises:
+        ValueError: if a variable is missing, left over or of another shape.
+    """
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    variables = _numbered(encoder)
+    if different := sorted(arrays.keys() ^ variables.keys()):
+        raise ValueError(
+            f"Expected weights with the {len(variables)} variables of {encoder.name}. "
+            f"Received: {len(arrays)} arrays; the first that differs is {different[0]!r}."
+        )
+    for key, variable in variables.items():
+        if arrays[key].shape != tuple(variable.shape):
+            raise ValueError(
+                f"Expected {key!r} with shape {tuple(variable.shape)}. Received: shape={arrays[key].shape}."
+            )
+    for key, variable in variables.items():
+        variable.assign(arrays[key].astype(variable.dtype))
+
+
+def sha256(data: bytes) -> str:
+    """Returns the SHA-256 of `data` as hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_checked(path: Any, expected: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"Expected the weights of the entry in {path}. Received: {error}."
+        ) from error
+    if sha256(data) != expected:
+        raise ValueError(
+            f"Expected {path} with SHA-256 {expected}; nothing was loaded. Received: {sha256(data)}."
+        )
+    return data
+
+
+def _numbered(encoder: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the variables by number and path, the model's own name (it may carry a counter) left out."""
+    return {
+        f"{number:04d}/{variable.path.removeprefix(encoder.name + '/')}": variable
+        for number, variable in enumerate(encoder.variables)
+    }

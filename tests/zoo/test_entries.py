@@ -1,0 +1,289 @@
+"""Zoo entries: what is published comes back exactly, and nothing that was tampered with is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ssl import zoo
+from keras_ssl.zoo import catalog, publish, weights
+from keras_ssl.zoo.table import BEGIN, END, table, update_readme
+
+RECIPE = {
+    "method": "simclr",
+    "backbone": "tiny",
+    "dataset": "squares, 32 px",
+    "epochs": 3,
+    "command": "keras-ssl pretrain --method simclr --data squares",
+}
+RESULTS = {"knn": 0.8125, "linear": None, "knn_random_encoder": 0.25, "rankme": 12.3456}
+
+
+@keras.saving.register_keras_serializable(package="keras_ssl_tests")
+class TinyBackbone(keras.Model):
+    """Stands in for a backbone: a kernel, a bias and batch-norm statistics, all there after construction."""
+
+    def __init__(self, feature_dim=4, **kwargs):
+        super().__init__(**kwargs)
+        self.feature_dim = feature_dim
+        self.dense = keras.layers.Dense(feature_dim, name="dense")
+        self.norm = keras.layers.BatchNormalization(name="norm")
+        self.dense.build((None, 3))
+        self.norm.build((None, feature_dim))
+        self.built = True
+
+    def call(self, x, training=None):
+        return {
+            "features": self.norm(self.dense(keras.ops.mean(x, axis=(1, 2))), training=training)
+        }
+
+    def get_config(self):
+        return {**super().get_config(), "feature_dim": self.feature_dim}
+
+
+@pytest.fixture(autouse=True)
+def _own_zoo(tmp_path, monkeypatch):
+    """An empty zoo folder, and a stand-in for the module that registers the real backbones."""
+    monkeypatch.setattr(catalog, "entries_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(publish, "entries_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setitem(sys.modules, "keras_ssl.backbones", types.ModuleType("keras_ssl.backbones"))
+
+
+@pytest.fixture
+def encoder():
+    encoder = TinyBackbone()
+    rng = np.random.default_rng(1)
+    for variable in encoder.variables:
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return encoder
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(2).random((5, 8, 8, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_published_encoder_comes_back(encoder, images, half):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS, half=half)
+    loaded = zoo.load("tiny_squares")
+    assert isinstance(loaded, TinyBackbone) and loaded is not encoder
+    for stored, original in zip(loaded.variables, encoder.variables, strict=True):
+        kernel = half and len(original.shape) >= 2
+        exact = original.numpy().astype(np.float16) if kernel else original.numpy()
+        np.testing.assert_array_equal(stored.numpy(), exact.astype(np.float32))
+    np.testing.assert_allclose(
+        loaded(images)["features"], encoder(images)["features"], rtol=2e-3 if half else 0, atol=0
+    )
+    assert np.array_equal(loaded.dense.kernel, encoder.dense.kernel) is not half
+
+
+def test_without_weights_the_encoder_is_fresh(encoder, tmp_path):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    (tmp_path / "zoo/tiny_squares/encoder.npz").unlink()
+    fresh = zoo.load("tiny_squares", weights=False)
+    assert fresh.feature_dim == 4
+    assert not np.array_equal(fresh.dense.kernel, encoder.dense.kernel)
+
+
+def test_loaded_encoder_follows_the_current_dtype_policy(encoder):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert zoo.load("tiny_squares").dense.compute_dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_kernel_beyond_float16_stays_float32(encoder):
+    encoder.dense.kernel.assign(np.full((3, 4), 1e6))
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS, half=True)
+    np.testing.assert_array_equal(zoo.load("tiny_squares").dense.kernel, np.full((3, 4), 1e6))
+
+
+def test_tampered_weights_are_refused(encoder, tmp_path, monkeypatch):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    path = tmp_path / "zoo/tiny_squares/encoder.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(
+        np, "load", lambda *args, **kwargs: pytest.fail("read before it was checked")
+    )
+    with pytest.raises(
+        ValueError, match="SHA-256 [0-9a-f]{64}; nothing was loaded. Received: [0-9a-f]{64}"
+    ):
+        zoo.load("tiny_squares")
+
+
+def test_missing_weights_are_named(encoder, tmp_path):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    (tmp_path / "zoo/tiny_squares/encoder.npz").unlink()
+    with pytest.raises(ValueError, match="Expected the weights of the entry in .*encoder.npz"):
+        zoo.load("tiny_squares")
+
+
+def test_weights_of_another_encoder_change_nothing(encoder):
+    wider = TinyBackbone(feature_dim=5)
+    before = [variable.numpy() for variable in wider.variables]
+    with pytest.raises(
+        ValueError, match=r"'0000/dense/kernel' with shape \(3, 5\). Received: shape=\(3, 4\)"
+    ):
+        weights.unpack(weights.pack(encoder), wider)
+    for variable, value in zip(wider.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    with pytest.raises(
+        ValueError, match="the 2 variables of .* 6 arrays; the first that differs is '0000/dense"
+    ):
+        other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="other")])
+        weights.unpack(weights.pack(encoder), other)
+
+
+def test_unknown_name_suggests_a_published_one(encoder):
+    with pytest.raises(ValueError, match="name='x'. Published: none"):
+        zoo.load("x")
+    zoo.pack_entry(encoder, "simclr_tiny", RECIPE, RESULTS)
+    with pytest.raises(ValueError, match="name='simclr_tny'. Did you mean 'simclr_tiny'?"):
+        zoo.card("simclr_tny")
+    with pytest.raises(ValueError, match="name='swav'. Published: simclr_tiny"):
+        zoo.load("swav")
+
+
+def test_list_filters_by_method_and_backbone(encoder):
+    zoo.pack_entry(encoder, "b", RECIPE, RESULTS)
+    zoo.pack_entry(encoder, "a", {**RECIPE, "method": "byol"}, RESULTS)
+    assert [entry.name for entry in zoo.list()] == ["a", "b"]
+    assert [entry.name for entry in zoo.list(method="simclr")] == ["b"]
+    assert [entry.name for entry in zoo.list(backbone="tiny")] == ["a", "b"]
+    assert zoo.list(method="byol", backbone="resnet50") == []
+
+
+def test_card_says_what_was_measured_and_how(encoder, tmp_path):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, {**RESULTS, "knn": np.float32(0.8125)})
+    card = zoo.card("tiny_squares")
+    assert card == (tmp_path / "zoo/tiny_squares/card.md").read_text()
+    for row in (
+        "| knn | 81.2 % |",
+        "| linear | not run |",
+        "| knn_random_encoder | 25.0 % |",
+        "| rankme | 12.35 |",
+        "| epochs | 3 |",
+        "| command | keras-ssl pretrain --method simclr --data squares |",
+    ):
+        assert row in card
+
+
+def test_entry_holds_hashes_of_all_its_files_and_the_log(encoder, tmp_path):
+    entry = zoo.pack_entry(
+        encoder, "tiny_squares", RECIPE, RESULTS, log=[{"step": 1}, '{"step": 2}\n']
+    )
+    assert sorted(path.name for path in entry.folder.iterdir()) == sorted(
+        [*entry.files, "entry.json"]
+    )
+    for name, expected in entry.files.items():
+        assert weights.sha256((entry.folder / name).read_bytes()) == expected
+    log = (entry.folder / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2]
+    assert [path.name for path in (tmp_path / "zoo").iterdir()] == ["tiny_squares"]
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"name": "Tiny Squares"}, "name='Tiny Squares'"),
+        (
+            {"recipe": {key: RECIPE[key] for key in RECIPE if key != "command"}},
+            "Received: no command",
+        ),
+        ({"results": {"knn": 81.2}}, "knn=81.2"),
+        ({"results": {"loss": float("nan")}}, "finite JSON values"),
+        ({"results": {"plot": object()}}, "not JSON: object"),
+    ],
+)
+def test_wrong_entries_are_refused_before_anything_is_written(encoder, tmp_path, change, match):
+    arguments = {"name": "tiny_squares", "recipe": RECIPE, "results": RESULTS, **change}
+    with pytest.raises(ValueError, match=match):
+        zoo.pack_entry(encoder, **arguments)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_weights_too_large_for_the_wheel_are_refused(encoder, monkeypatch):
+    monkeypatch.setattr(publish, "LARGEST_FILE", 500)
+    with pytest.raises(ValueError, match="at most 500 bytes"):
+        zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+
+
+def test_an_entry_is_replaced_only_on_request_and_never_half(encoder, tmp_path, monkeypatch):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    with pytest.raises(ValueError, match="overwrite=True"):
+        zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    zoo.pack_entry(encoder, "tiny_squares", {**RECIPE, "epochs": 4}, RESULTS, overwrite=True)
+    assert zoo.list()[0].recipe["epochs"] == 4
+
+    def full_disk(*args):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(publish.Path, "write_bytes", full_disk)
+        zoo.pack_entry(encoder, "tiny_squares", {**RECIPE, "epochs": 5}, RESULTS, overwrite=True)
+    assert zoo.list()[0].recipe["epochs"] == 4
+    assert [path.name for path in (tmp_path / "zoo").iterdir()] == ["tiny_squares"]
+
+
+def test_a_broken_entry_is_named(encoder, tmp_path):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    (tmp_path / "zoo/tiny_squares/results.json").write_text("{")
+    with pytest.raises(ValueError, match="Expected a complete zoo entry. Received: .*tiny_squares"):
+        zoo.list()
+
+
+def test_readme_table_is_generated_between_its_markers(encoder, tmp_path):
+    zoo.pack_entry(
+        encoder, "tiny_squares", {**RECIPE, "paper": "91.8 (CIFAR-10, figure 6)"}, RESULTS
+    )
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# x\n{BEGIN}\nold\n{END}\nmore\n")
+    assert update_readme(readme)
+    assert not update_readme(readme)
+    text = readme.read_text()
+    assert text.startswith(f"# x\n{BEGIN}\n| method |") and text.endswith(f"\n{END}\nmore\n")
+    row = table(zoo.list(), tmp_path).splitlines()[2]
+    assert row in text and "old" not in text
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "simclr",
+        "tiny",
+        "squares, 32 px",
+        "3",
+        "81.2 %",
+        "not run",
+        "91.8 (CIFAR-10, figure 6)",
+        "[tiny_squares](zoo/tiny_squares/card.md)",
+        "[0.0 MB](zoo/tiny_squares/encoder.npz)",
+    ]
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="once each"):
+        update_readme(readme)
+
+
+def test_list_and_card_need_no_tensorflow_and_little_time(encoder, tmp_path, subprocess_env):
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    code = (
+        "import pathlib, sys, time, keras_ssl\n"
+        "from keras_ssl.zoo import catalog\n"
+        f"catalog.entries_folder = lambda: pathlib.Path({str(tmp_path / 'zoo')!r})\n"
+        "names = [entry.name for entry in keras_ssl.zoo.list()]\n"
+        "card = keras_ssl.zoo.card('tiny_squares')\n"
+        "assert names == ['tiny_squares'] and card.startswith('# tiny_squares')\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"
+        "print(sorted(heavy), time.process_time() < 0.5)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=subprocess_env, capture_output=True, text=True
+    )
+    assert shown.stdout == "[] True\n", shown.stdout + shown.stderr
