@@ -32,6 +32,7 @@ format: $(VENV)/.installed-test
 check: lint test  ## Exactly what the pipeline runs.
 
 wheel: $(VENV)/.installed-test
+	rm -rf build  # what is left of an earlier build would be packed too
 	$(bin)/python -m build --wheel --no-isolation
 
 clean:

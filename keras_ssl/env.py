@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -18,27 +17,6 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "keras_ssl"
 
 
-def cluster() -> dict | None:
-    """Returns what `TF_CONFIG` says about this worker and its peers, or None when it is not set.
-
-    Raises:
-        ValueError: if `TF_CONFIG` is not a JSON object with `cluster` and `task`.
-    """
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return None
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"TF_CONFIG must be JSON ({error}). Received: TF_CONFIG={text}") from error
-    if not isinstance(config, dict) or not {"cluster", "task"} <= config.keys():
-        raise ValueError(
-            'TF_CONFIG must look like {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
-            f'"index": 0}}}}. Received: TF_CONFIG={text}'
-        )
-    return config
-
-
-def tpu_address() -> str:
-    """Returns the name or address of the TPU in `TPU_NAME`; empty means the TPU of this machine."""
-    return os.environ.get("TPU_NAME", "")
+def debug() -> bool:
+    """Returns whether errors show where they were raised: `KERAS_SSL_DEBUG` is set and not `0`."""
+    return os.environ.get("KERAS_SSL_DEBUG", "0") not in ("", "0")

@@ -46,6 +46,14 @@ class Entry:
     def backbone(self) -> str:
         return self.recipe["backbone"]
 
+    def line(self) -> str:
+        """Returns what it is and what was measured, in one line."""
+        knn, linear = (format_value(key, self.results.get(key)) for key in ("knn", "linear"))
+        return (
+            f"{self.name}: {self.method}, {self.backbone}, {self.recipe['dataset']}, "
+            f"{self.recipe['epochs']} epochs; k-NN {knn}, linear {linear}"
+        )
+
 
 def entries_folder() -> Path:
     """Returns the folder that holds the entries of this installation or checkout."""

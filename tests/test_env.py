@@ -1,0 +1,34 @@
+"""Environment variables: what each one changes, and what an unset one means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keras_ssl import env
+
+
+@pytest.mark.parametrize("value, expected", [(None, False), ("", False), ("0", False), ("1", True)])
+def test_debug(monkeypatch, value, expected):
+    monkeypatch.delenv("KERAS_SSL_DEBUG", raising=False)
+    if value is not None:
+        monkeypatch.setenv("KERAS_SSL_DEBUG", value)
+    assert env.debug() is expected
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.delenv("KERAS_SSL_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert env.cache_folder() == Path("/home/someone/.cache/keras_ssl")
+    monkeypatch.setenv("KERAS_SSL_CACHE", "~/fast")
+    assert env.cache_folder() == Path("/home/someone/fast")
+
+
+def test_quiet_tensorflow_leaves_a_choice_alone(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    env.quiet_tensorflow()
+    assert env.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    env.quiet_tensorflow()
+    assert env.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
