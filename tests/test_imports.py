@@ -37,6 +37,8 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 DOORS = sorted(
     path for door in ("training", "export") for path in (REPOSITORY / door).rglob("*.py")
 )
+# The files that the methods are built on may know how views are named; a method may not.
+CONTRACT = ("base.py", "training.py")
 # Import name of a requirement, where it differs from the requirement's own.
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 
@@ -81,7 +83,7 @@ def breaches_of_order(path, tree=None):
             continue
         room = name.split(".")[1]
         forbidden = own == "methods" and (
-            room == "backbones" or (room == "views" and path.name != "base.py")
+            room == "backbones" or (room == "views" and path.name not in CONTRACT)
         )
         if room not in ORDER or ORDER.index(room) > ORDER.index(own) or forbidden:
             yield f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
