@@ -27,7 +27,7 @@ RESULTS = {"knn": 0.8125, "linear": None, "knn_random_encoder": 0.25, "rankme": 
 
 @keras.saving.register_keras_serializable(package="keras_ssl_tests")
 class TinyBackbone(keras.Model):
-    """Stands in for a backbone: a kernel, a bias and batch-norm statistics, all there after construction."""
+    """Stands in for a backbone: a kernel, batch-norm and a weight of its own, all there after construction."""
 
     def __init__(self, feature_dim=4, **kwargs):
         super().__init__(**kwargs)
@@ -36,6 +36,7 @@ class TinyBackbone(keras.Model):
         self.norm = keras.layers.BatchNormalization(name="norm")
         self.dense.build((None, 3))
         self.norm.build((None, feature_dim))
+        self.scale = self.add_weight(shape=(feature_dim,), initializer="ones", name="scale")
         self.built = True
 
     def call(self, x, training=None):
@@ -96,7 +97,9 @@ def test_loaded_encoder_follows_the_current_dtype_policy(encoder):
     zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        assert zoo.load("tiny_squares").dense.compute_dtype == "bfloat16"
+        loaded = zoo.load("tiny_squares")
+        assert loaded.compute_dtype == loaded.dense.compute_dtype == "bfloat16"
+        assert loaded.scale.dtype == "float32"
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -132,17 +135,21 @@ def test_missing_weights_are_named(encoder, tmp_path):
 def test_weights_of_another_encoder_change_nothing(encoder):
     wider = TinyBackbone(feature_dim=5)
     before = [variable.numpy() for variable in wider.variables]
-    with pytest.raises(
-        ValueError, match=r"'0000/dense/kernel' with shape \(3, 5\). Received: shape=\(3, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"'0000/scale' with shape \(5,\). Received: shape=\(4,\)"):
         weights.unpack(weights.pack(encoder), wider)
     for variable, value in zip(wider.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     with pytest.raises(
-        ValueError, match="the 2 variables of .* 6 arrays; the first that differs is '0000/dense"
+        ValueError, match="the 2 variables of .* 7 arrays; the first that differs is '0000/"
     ):
         other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="other")])
         weights.unpack(weights.pack(encoder), other)
+
+
+def test_the_name_of_the_model_does_not_matter(encoder):
+    other = TinyBackbone(name="other")
+    weights.unpack(weights.pack(encoder), other)
+    np.testing.assert_array_equal(other.scale, encoder.scale)
 
 
 def test_unknown_name_suggests_a_published_one(encoder):
