@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
 def quiet_tensorflow() -> None:
     """Hides TensorFlow's start-up notes unless `TF_CPP_MIN_LOG_LEVEL` is set. Call it before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-def cache_folder() -> Path:
-    """Returns the folder for files that can be made again: `KERAS_SSL_CACHE`, else `~/.cache/keras_ssl`."""
-    chosen = os.environ.get("KERAS_SSL_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "keras_ssl"
 
 
 def debug() -> bool:

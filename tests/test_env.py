@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from keras_ssl import env
@@ -15,14 +13,6 @@ def test_debug(monkeypatch, value, expected):
     if value is not None:
         monkeypatch.setenv("KERAS_SSL_DEBUG", value)
     assert env.debug() is expected
-
-
-def test_cache_folder(monkeypatch):
-    monkeypatch.delenv("KERAS_SSL_CACHE", raising=False)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert env.cache_folder() == Path("/home/someone/.cache/keras_ssl")
-    monkeypatch.setenv("KERAS_SSL_CACHE", "~/fast")
-    assert env.cache_folder() == Path("/home/someone/fast")
 
 
 def test_quiet_tensorflow_leaves_a_choice_alone(monkeypatch):

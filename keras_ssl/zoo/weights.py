@@ -41,8 +41,12 @@ def load(name: str, weights: bool = True) -> keras.Model:
 
 
 def describe_encoder(encoder: keras.Model) -> dict[str, Any]:
-    """Returns the encoder's registered class and config as plain JSON values, without its dtype policy."""
-    config = {key: value for key, value in encoder.get_config().items() if key != "dtype"}
+    """Returns the encoder's registered class and config as plain JSON values.
+
+    Left out: the dtype policy, which is the user's choice, and whether it was frozen, as a teacher is.
+    """
+    left_out = ("dtype", "trainable")
+    config = {key: value for key, value in encoder.get_config().items() if key not in left_out}
     try:
         plain = json.loads(json.dumps(config))
     except TypeError as error:

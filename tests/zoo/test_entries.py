@@ -104,6 +104,14 @@ def test_loaded_encoder_follows_the_current_dtype_policy(encoder):
         keras.config.set_dtype_policy("float32")
 
 
+def test_a_frozen_teacher_comes_back_trainable(encoder):
+    encoder.trainable = False
+    zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS)
+    loaded = zoo.load("tiny_squares")
+    assert len(loaded.trainable_variables) == 5
+    np.testing.assert_array_equal(loaded.dense.kernel, encoder.dense.kernel)
+
+
 def test_a_kernel_beyond_float16_stays_float32(encoder):
     encoder.dense.kernel.assign(np.full((3, 4), 1e6))
     zoo.pack_entry(encoder, "tiny_squares", RECIPE, RESULTS, half=True)
