@@ -168,8 +168,8 @@ def knn_accuracy(
         train_labels: int array `(train,)`.
         test_features: float array `(test, dim)`. None leaves one out. Defaults to `None`.
         test_labels: int array `(test,)`, given exactly when `test_features` is. Defaults to `None`.
-        ks: ints. Numbers of neighbors; those above the number available are left out, so that no number
-            stands under a wrong name. Defaults to `(1, 10, 20, 200)`.
+        ks: ints. Numbers of neighbors; those above the number available (maybe all) are left out, so that no
+            accuracy stands under a wrong name. Defaults to `(1, 10, 20, 200)`.
         temperature: float > 0. Defaults to `0.07`.
         num_classes: int. None takes the largest label plus one. Defaults to `None`.
 
@@ -194,7 +194,7 @@ def knn_accuracy(
     available = len(train_features) - (test_features is None)
     ks = sorted(k for k in set(ks) if k <= available)
     if not ks:
-        raise ValueError(f"No k in `ks` is at most the {available} neighbors there are")
+        return {}
     correct = dict.fromkeys(ks, 0)
     for rows, similarity, index in _neighbor_blocks(train_features, test_features, ks[-1]):
         for k in ks:
