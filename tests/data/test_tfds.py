@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_ssl.data import DataError, SampleStream, open_source
+from keras_ssl.data import DataError, SampleStream, TFDSSource, open_source
 from keras_ssl.data.tfrecord import TFRecordShard, scan_offsets
 
 COUNT = 30
@@ -102,9 +102,10 @@ def test_names_labels_and_description(prepared):
     )  # nothing read before
 
 
-def test_stream_has_labels_without_reading_all(prepared):
+def test_stream_has_labels_without_reading_all(prepared, monkeypatch):
     source = open_source("tfds:tiny_pictures", data_dir=prepared)
     images, labels = loaded(prepared, "train")
+    monkeypatch.setattr(TFDSSource, "labels", property(lambda self: pytest.fail("reads all")))
     for element in SampleStream(source, 8).dataset(num_steps=6):
         ids = element["sample_id"].numpy()
         np.testing.assert_array_equal(element["labels"], labels[ids])
