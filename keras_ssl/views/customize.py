@@ -1,0 +1,174 @@
+"""Changes to a recipe, its fit to a method, and its description in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
+
+_LOCAL = "local"
+
+
+def _require_local(recipe: ViewRecipe, **settings: object) -> None:
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given and _LOCAL not in recipe.groups:
+        name, value = next(iter(given.items()))
+        raise ValueError(
+            f"`{name}` needs a recipe with local views and {recipe.name!r} has none; start from "
+            f"'swav', 'dino', 'swav_cifar' or 'dino_cifar_local'. Received: {name}={value}"
+        )
+
+
+def _with_scale(view: ViewConfig, low: float | None, high: float | None) -> ViewConfig:
+    """Returns the view with the given ends of its crop area."""
+    if low is None and high is None:
+        return view
+    if view.scale is None:
+        raise ValueError(
+            "`min_scale` and `max_scale` need views that are random resized crops. "
+            f"Received: min_scale={low}, max_scale={high}"
+        )
+    scale = (view.scale[0] if low is None else low, view.scale[1] if high is None else high)
+    return dataclasses.replace(view, scale=scale)
+
+
+def customize(
+    recipe: str | ViewRecipe,
+    *,
+    image_size: int | None = None,
+    local_size: int | None = None,
+    num_local: int | None = None,
+    min_scale: float | None = None,
+    max_scale: float | None = None,
+    local_min_scale: float | None = None,
+    local_max_scale: float | None = None,
+    interpolation: str | None = None,
+    flip_rate: float | None = None,
+    color_strength: float | None = None,
+    jitter_rate: float | None = None,
+    grayscale_rate: float | None = None,
+    blur_rate: float | None = None,
+    solarize_rate: float | None = None,
+) -> ViewRecipe:
+    """Returns a recipe with some numbers changed; None keeps the recipe's own.
+
+    Args:
+        recipe: str or ViewRecipe.
+        image_size: int. Side in pixels of all views but the local ones.
+        local_size: int. Side in pixels of the local views.
+        num_local: int. Number of local views; 0 leaves them out.
+        min_scale: float. Least area of the global crops, as a fraction of the picture.
+        max_scale: float. Largest area of the global crops.
+        local_min_scale: float. Least area of the local crops.
+        local_max_scale: float. Largest area of the local crops.
+        interpolation: str. "bilinear" or "bicubic".
+        flip_rate: float. Probability of a mirrored view, in all views.
+        color_strength: float. Multiplies the four jitter strengths; 0 turns jitter off.
+        jitter_rate: float. Probability of color jitter, in all views.
+        grayscale_rate: float. Probability of a gray view, in all views.
+        blur_rate: float. Probability of blur, in all views (also where the recipe blurs its views
+            differently).
+        solarize_rate: float. Probability of solarization, in all views.
+
+    Returns:
+        ViewRecipe, its name marked with a `+` if anything changed.
+
+    Raises:
+        ValueError: if a number is out of its range or does not apply to the recipe.
+    """
+    recipe = get(recipe)
+    _require_local(
+        recipe,
+        local_size=local_size,
+        num_local=num_local or None,
+        local_min_scale=local_min_scale,
+        local_max_scale=local_max_scale,
+    )
+    if num_local is not None and num_local < 0:
+        raise ValueError(f"`num_local` must be at least 0. Received: num_local={num_local}")
+    everywhere = {
+        "interpolation": interpolation,
+        "flip_rate": flip_rate,
+        "jitter_rate": jitter_rate,
+        "grayscale_rate": grayscale_rate,
+        "blur_rate": blur_rate,
+        "solarize_rate": solarize_rate,
+    }
+    changes = {name: value for name, value in everywhere.items() if value is not None}
+
+    def changed(view: ViewConfig, local: bool) -> ViewConfig:
+        size = local_size if local else image_size
+        own = dict(changes)
+        if size is not None:
+            own["size"] = size
+        if color_strength is not None:
+            own["jitter"] = tuple(color_strength * strength for strength in view.jitter)
+        view = dataclasses.replace(view, **own)
+        if local:
+            return _with_scale(view, local_min_scale, local_max_scale)
+        return _with_scale(view, min_scale, max_scale)
+
+    groups = {}
+    for group, views in recipe.groups.items():
+        local = group == _LOCAL
+        if local and num_local is not None:
+            views = (views * num_local)[:num_local]
+        if views:
+            groups[group] = tuple(changed(view, local) for view in views)
+    if groups == dict(recipe.groups):
+        return recipe
+    return dataclasses.replace(recipe, name=f"{recipe.name.rstrip('+')}+", groups=groups)
+
+
+def check(recipe: str | ViewRecipe, view_spec: Mapping[str, int | None]) -> None:
+    """Raises ValueError unless the recipe gives the views that a method declares.
+
+    Args:
+        recipe: str or ViewRecipe.
+        view_spec: dict from group name to its number of views, None for any number, 0 included.
+    """
+    recipe = get(recipe)
+    wanted = {
+        group: "any number" if count is None else str(count) for group, count in view_spec.items()
+    }
+    unfit = [group for group in recipe.counts if group not in view_spec]
+    unfit += [
+        group
+        for group, count in view_spec.items()
+        if count is not None and recipe.counts.get(group, 0) != count
+    ]
+    if unfit:
+        raise ValueError(
+            f"View recipe {recipe.name!r} does not fit the method in {sorted(set(unfit))}: the method "
+            f"expects views {wanted}. Received: {recipe.counts}"
+        )
+
+
+def _describe_view(view: ViewConfig) -> str:
+    parts = [f"{view.size}px"]
+    if view.scale is not None:
+        parts.append(f"area {view.scale[0]:g}-{view.scale[1]:g} {view.interpolation}")
+    if view.pad_crop:
+        parts.append(f"pad {view.pad_crop} and crop")
+    if view.jitter_rate and any(view.jitter):
+        strengths = "/".join(f"{strength:g}" for strength in view.jitter)
+        parts.append(f"jitter {strengths} p{view.jitter_rate:g}")
+    for label in ("flip", "grayscale", "blur", "solarize"):
+        rate = getattr(view, f"{label}_rate")
+        if rate:
+            parts.append(f"{label} p{rate:g}")
+    if view.rotation:
+        parts.append(f"rotated {90 * view.rotation}")
+    return ", ".join(parts)
+
+
+def describe(recipe: str | ViewRecipe) -> str:
+    """Returns one line that says what a recipe shows, equal views counted together."""
+    recipe = get(recipe)
+    groups = []
+    for group, views in recipe.groups.items():
+        kinds = list(dict.fromkeys(views))
+        texts = [f"{views.count(kind)} x ({_describe_view(kind)})" for kind in kinds]
+        groups.append(f"{group} {' + '.join(texts)}")
+    return f"{recipe.name}: {'; '.join(groups)}"

@@ -1,0 +1,268 @@
+"""Turns a batch of images and their keys into groups of views."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from keras_ssl import random
+from keras_ssl.views import color, crop, spatial
+from keras_ssl.views.planes import as_float, from_planes, to_planes
+from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
+
+_KERNELS = ("auto", "host", "device")
+
+
+class ViewEngine:
+    """Makes the views of a recipe, batched and without state.
+
+    Every random number depends on the sample's key and the view's name alone: fold_in(keys,
+    "group/index"), then a name for each use. So a sample gets the same views whatever batch or
+    replica it is in, eagerly, in a graph, inside `tf.data` and under XLA (to float rounding).
+
+    Args:
+        recipe: str or ViewRecipe.
+        dtype: float type of the views. Defaults to the Keras float type at the time of the call.
+            Colors are computed in float64 for float64 and in float32 for all others.
+        kernel: `"host"` computes only the images that an operation changes, with dynamic shapes (no
+            XLA); `"device"` computes all and selects. `"auto"` takes `"device"` while XLA or a
+            TPU program is traced or where an accelerator is present, else `"host"`. Inside `tf.data`
+            on a machine with an accelerator, ask for `"host"`. Defaults to `"auto"`.
+
+    Example:
+
+    ```python
+    engine = ViewEngine("simclr_cifar")
+    keys = keras_ssl.random.sample_keys(seed=0, position=tf.range(8, dtype=tf.int64))
+    views = engine(images, keys)  # uint8 (8, 32, 32, 3)
+    views["global"].shape  # (2, 8, 32, 32, 3)
+    ```
+    """
+
+    def __init__(
+        self, recipe: str | ViewRecipe, dtype: str | None = None, kernel: str = "auto"
+    ) -> None:
+        if kernel not in _KERNELS:
+            raise ValueError(f"`kernel` must be one of {_KERNELS}. Received: kernel={kernel!r}")
+        if dtype is not None and not tf.as_dtype(dtype).is_floating:
+            raise ValueError(f"`dtype` must be a float type. Received: dtype={dtype!r}")
+        self.recipe = get(recipe)
+        self.dtype = dtype
+        self.kernel = kernel
+
+    def __call__(
+        self, images: tf.Tensor, keys: tf.Tensor, aspect: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Returns the views.
+
+        Args:
+            images: `(batch, height, width, 3)`, uint8 or float in [0, 1]; height and width static.
+            keys: uint32 `(batch, 2)` of `random.sample_keys`.
+            aspect: float `(batch,)`. The original's width / height divided by the canvas's. Defaults
+                to 1 (the canvas kept the picture's shape).
+
+        Returns:
+            dict from group name to `(V, batch, size, size, 3)` in [0, 1], and `"keys"`.
+        """
+        images, keys = tf.convert_to_tensor(images), tf.convert_to_tensor(keys)
+        _check_inputs(images, keys)
+        dtype = tf.as_dtype(self.dtype or keras.config.floatx())
+        wide = tf.float64 if dtype == tf.float64 else tf.float32
+        sparse = self.kernel == "host" or (self.kernel == "auto" and not _on_device())
+        planes = as_float(to_planes(images), wide)
+        views = {}
+        for group, configs in self.recipe.groups.items():
+            tied = group in self.recipe.tied
+            drawn = configs[:1] if tied else configs
+            made = _make(planes, keys, aspect, group, drawn, sparse)
+            turned = [
+                spatial.rotate(made[0 if tied else index], config.rotation)
+                for index, config in enumerate(configs)
+            ]
+            rotates = any(config.rotation for config in configs)
+            views[group] = tf.cast(tf.stack(turned) if rotates else made, dtype)
+        return {**views, "keys": keys}
+
+
+def _on_device() -> bool:
+    """Whether shapes must be static (XLA, TPU) or an accelerator will run the operations."""
+    if not tf.executing_eagerly():
+        graph = tf.compat.v1.get_default_graph()
+        if control_flow_util.GraphOrParentsInXlaContext(graph):
+            return True
+    return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
+
+
+def _check_inputs(images: tf.Tensor, keys: tf.Tensor) -> None:
+    if images.shape.rank != 4 or images.shape[-1] != 3 or None in images.shape[1:3].as_list():
+        raise ValueError(
+            "`images` must be (batch, height, width, 3) with static height and width. "
+            f"Received: images.shape={images.shape}"
+        )
+    if keys.dtype != tf.uint32 or keys.shape.rank != 2 or keys.shape[-1] != 2:
+        raise ValueError(
+            "`keys` must be uint32 (batch, 2), see `random.sample_keys`. "
+            f"Received: keys.dtype={keys.dtype.name}, keys.shape={keys.shape}"
+        )
+
+
+class _Numbers:
+    """Random numbers for views stacked view-major: row v * batch + i is view v of sample i."""
+
+    def __init__(self, keys: tf.Tensor, group: str, count: int, dtype: tf.DType) -> None:
+        views = [random.fold_in(keys, f"{group}/{index}") for index in range(count)]
+        self.keys = tf.concat(views, axis=0)
+        self.batch = tf.shape(keys)[0] if keys.shape[0] is None else keys.shape[0]
+        self.dtype = dtype
+
+    def named(self, name: str) -> tf.Tensor:
+        return random.fold_in(self.keys, name)
+
+    def rows(self, values: list[float]) -> tf.Tensor:
+        """Repeats one number for each view over the batch."""
+        return tf.repeat(tf.constant(values, self.dtype), self.batch)
+
+    def chosen(self, name: str, rates: list[float]) -> tf.Tensor:
+        """Draws bool (V * batch,), each view with its own rate."""
+        return random.uniform(self.named(name), dtype=self.dtype) < self.rows(rates)
+
+
+def _make(
+    planes: tf.Tensor,
+    keys: tf.Tensor,
+    aspect: tf.Tensor | None,
+    group: str,
+    configs: tuple[ViewConfig, ...],
+    sparse: bool,
+) -> tf.Tensor:
+    """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
+    numbers = _Numbers(keys, group, len(configs), planes.dtype)
+    stack = _cut(planes, aspect, numbers, configs, sparse)
+    if any(config.jitter_rate and any(config.jitter) for config in configs):
+        stack = _jitter(stack, numbers, configs, sparse)
+    if any(config.grayscale_rate for config in configs):
+        chosen = numbers.chosen("grayscale", [config.grayscale_rate for config in configs])
+        stack = color.grayscale(stack, chosen, planes=True)
+    if any(config.blur_rate for config in configs):
+        stack = _blur(stack, numbers, configs, sparse)
+    if any(config.solarize_rate for config in configs):
+        chosen = numbers.chosen("solarize", [config.solarize_rate for config in configs])
+        stack = color.solarize(stack, chosen, sparse=sparse, planes=True)
+    size = configs[0].size
+    return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
+
+
+def _cut(
+    planes: tf.Tensor,
+    aspect: tf.Tensor | None,
+    numbers: _Numbers,
+    configs: tuple[ViewConfig, ...],
+    sparse: bool,
+) -> tf.Tensor:
+    """Crops, mirrors and resizes: (V * batch, 3, size, size)."""
+    height, width = planes.shape[2:]
+    first, count = configs[0], len(configs)
+    flip = None
+    if any(config.flip_rate for config in configs):
+        flip = numbers.chosen("flip", [config.flip_rate for config in configs])
+    settings = {"interpolation": first.interpolation, "sparse": sparse, "planes": True}
+    if first.pad_crop:
+        if aspect is not None or (height, width) != (first.size, first.size):
+            square = crop.center_boxes(
+                numbers.batch, height, width, aspect=aspect, dtype=planes.dtype
+            )
+            planes = crop.crop_and_resize(planes, square, first.size, **settings)
+        corner = numbers.named("crop")
+        return spatial.pad_and_crop(
+            planes, corner, first.pad_crop, flip=flip, sparse=sparse, planes=True
+        )
+    if first.scale is None:
+        boxes = crop.full_boxes(count * numbers.batch, height, width, planes.dtype)
+    else:
+        scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
+        boxes = crop.random_boxes(
+            numbers.named("crop"),
+            height,
+            width,
+            scale=scales,
+            ratio=first.ratio,
+            aspect=None if aspect is None else tf.tile(aspect, [count]),
+            dtype=planes.dtype,
+        )
+    return crop.crop_and_resize(planes, boxes, first.size, flip=flip, **settings)
+
+
+def _jitter(
+    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
+) -> tf.Tensor:
+    draws = random.uniform(numbers.named("jitter"), (4,), dtype=numbers.dtype)
+    strengths = [[config.jitter[kind] for config in configs] for kind in range(4)]
+    bounds = [
+        [(max(0.0, 1.0 - s), 1.0 + s) if kind != color.HUE else (-s, s) for s in strengths[kind]]
+        for kind in range(4)
+    ]
+    low, high = (
+        tf.stack([numbers.rows([pair[end] for pair in kind]) for kind in bounds], axis=-1)
+        for end in (0, 1)
+    )
+    return color.color_jitter(
+        stack,
+        low + (high - low) * draws,
+        random.permutation(numbers.named("jitter order"), 4),
+        numbers.chosen("jitter rate", [config.jitter_rate for config in configs]),
+        sparse=sparse,
+        planes=True,
+    )
+
+
+def _blur(
+    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
+) -> tf.Tensor:
+    low, high = (numbers.rows([config.blur_sigma[end] for config in configs]) for end in (0, 1))
+    draws = random.uniform(numbers.named("blur sigma"), dtype=numbers.dtype)
+    return spatial.gaussian_blur(
+        stack,
+        low + (high - low) * draws,
+        numbers.chosen("blur", [config.blur_rate for config in configs]),
+        max_sigma=max(config.blur_sigma[1] for config in configs),
+        sparse=sparse,
+        planes=True,
+    )
+
+
+def view_difference(views: tf.Tensor) -> tf.Tensor:
+    """Returns how much the views of a group differ, a scalar; 0 means that augmentation is inert.
+
+    Args:
+        views: `(V, batch, height, width, channels)` in [0, 1], V >= 2.
+
+    Returns:
+        Mean absolute difference between view 0 and the others, at least float32.
+    """
+    if views.shape[0] < 2:
+        raise ValueError(f"At least two views are needed. Received: views.shape={views.shape}")
+    views = as_float(views)
+    return tf.reduce_mean(tf.abs(views[1:] - views[:1]))
+
+
+def contact_sheet(views: dict[str, tf.Tensor], count: int = 8) -> np.ndarray:
+    """Tiles the views of the first samples: a row for each sample, a column for each view.
+
+    Args:
+        views: dict from group name to `(V, batch, size, size, 3)` in [0, 1]; `"keys"` is passed over.
+        count: int. Samples shown, if there are so many. Defaults to `8`.
+
+    Returns:
+        uint8 `(height, width, 3)`; small views stand at the top left of their cell, on gray.
+    """
+    groups = [np.asarray(tf.cast(v, tf.float32)) for name, v in views.items() if name != "keys"]
+    tiles = [view[:count] for group in groups for view in group]  # each (samples, size, size, 3)
+    cell = max(tile.shape[1] for tile in tiles) + 2
+    sheet = np.full((len(tiles[0]) * cell, len(tiles) * cell, 3), 0.5, np.float32)
+    for column, tile in enumerate(tiles):
+        for row, image in enumerate(tile):
+            top, left = row * cell + 1, column * cell + 1
+            sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return np.round(np.clip(sheet, 0.0, 1.0) * 255.0).astype(np.uint8)

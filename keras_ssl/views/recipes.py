@@ -1,0 +1,298 @@
+"""What a network is shown: view settings, and the published augmentations by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+_INTERPOLATIONS = ("bilinear", "bicubic")
+_RATES = ("flip_rate", "jitter_rate", "grayscale_rate", "blur_rate", "solarize_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewConfig:
+    """How one view is made. Steps run in the order of the fields; rates are probabilities.
+
+    Args:
+        size: int. Side of the square view in pixels.
+        scale: pair of floats in (0, 1], or None. Range of the crop's area as a fraction of the picture;
+            None takes the whole picture. Defaults to `None`.
+        ratio: pair of floats. Range of the crop's width / height. Defaults to `(3/4, 4/3)`.
+        interpolation: `"bilinear"` or `"bicubic"`, both antialiased. Defaults to `"bilinear"`.
+        pad_crop: int. Instead of a resized crop: pixels of black on every side of the picture's central
+            square before a random window of the old size is cut out. Defaults to `0`.
+        flip_rate: float. Mirrored left to right. Defaults to `0.0`.
+        jitter: four floats. Strengths of brightness, contrast, saturation (factor uniform in
+            [max(0, 1 - s), 1 + s]) and hue (turn uniform in [-s, s] of the circle, at most 0.5), applied
+            in random order. Defaults to zeros.
+        jitter_rate: float. Defaults to `0.0`.
+        grayscale_rate: float. Defaults to `0.0`.
+        blur_rate: float. Gaussian blur. Defaults to `0.0`.
+        blur_sigma: pair of floats. Range of its width in pixels. Defaults to `(0.1, 2.0)`.
+        solarize_rate: float. Values of 0.5 and more inverted. Defaults to `0.0`.
+        rotation: int. Quarter turns counter-clockwise, 0 to 3. Defaults to `0`.
+    """
+
+    size: int
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bilinear"
+    pad_crop: int = 0
+    flip_rate: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_rate: float = 0.0
+    grayscale_rate: float = 0.0
+    blur_rate: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_rate: float = 0.0
+    rotation: int = 0
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, field: str, expected: str) -> None:
+            if not condition:
+                value = getattr(self, field)
+                raise ValueError(f"`{field}` must be {expected}. Received: {field}={value!r}")
+
+        require(self.size >= 2, "size", "at least 2 pixels")
+        ordered = self.scale is None or 0.0 < self.scale[0] <= self.scale[1] <= 1.0
+        require(ordered, "scale", "an ascending pair of area fractions in (0, 1], or None")
+        require(0.0 < self.ratio[0] <= self.ratio[1], "ratio", "an ascending pair of numbers > 0")
+        require(self.interpolation in _INTERPOLATIONS, "interpolation", f"one of {_INTERPOLATIONS}")
+        require(self.pad_crop >= 0, "pad_crop", "at least 0 pixels")
+        require(not (self.pad_crop and self.scale), "pad_crop", "0 where `scale` is given")
+        for rate in _RATES:
+            require(0.0 <= getattr(self, rate) <= 1.0, rate, "a probability in [0, 1]")
+        hue_ok = len(self.jitter) == 4 and min(self.jitter) >= 0.0 and self.jitter[3] <= 0.5
+        require(hue_ok, "jitter", "four strengths >= 0, the last (hue) at most 0.5")
+        require(0.0 < self.blur_sigma[0] <= self.blur_sigma[1], "blur_sigma", "ascending and > 0")
+        require(self.rotation in (0, 1, 2, 3), "rotation", "0, 1, 2 or 3 quarter turns")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two draws of this view can differ."""
+        jitters = self.jitter_rate > 0.0 and any(self.jitter)
+        others = ("flip_rate", "grayscale_rate", "blur_rate", "solarize_rate")
+        return bool(self.scale or self.pad_crop or jitters or any(getattr(self, r) for r in others))
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewRecipe:
+    """The groups of views that one sample gives.
+
+    Args:
+        name: str.
+        groups: dict from group name to its views, in order. The views of a group share size,
+            interpolation and kind of crop, since they are one array `(V, batch, size, size, 3)`.
+        source: str. Where the numbers come from. Defaults to `""`.
+        tied: tuple of group names whose views are rotations of one and the same draw: all use the
+            random numbers of view 0. Defaults to `()`.
+    """
+
+    name: str
+    groups: Mapping[str, tuple[ViewConfig, ...]]
+    source: str = ""
+    tied: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for group, views in self.groups.items():
+            if not views:
+                raise ValueError(f"Group {group!r} of recipe {self.name!r} has no views")
+            layouts = {(v.size, v.interpolation, v.pad_crop, v.scale is None) for v in views}
+            if len(layouts) > 1:
+                raise ValueError(
+                    f"The views of group {group!r} must agree in size, interpolation, pad_crop and in "
+                    f"whether they crop. Received: {sorted(layouts)}"
+                )
+            if (
+                group in self.tied
+                and len({dataclasses.replace(view, rotation=0) for view in views}) > 1
+            ):
+                raise ValueError(
+                    f"The views of the tied group {group!r} may differ in rotation only. "
+                    f"Received: {views}"
+                )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of views in each group."""
+        return {group: len(views) for group, views in self.groups.items()}
+
+
+def _two(view: ViewConfig) -> tuple[ViewConfig, ...]:
+    return (view, view)
+
+
+def _smaller(
+    view: ViewConfig, size: int, scale: tuple[float, float], count: int
+) -> tuple[ViewConfig, ...]:
+    """Returns `count` local views that are treated as `view` is."""
+    return (dataclasses.replace(view, size=size, scale=scale),) * count
+
+
+def _four_turns(view: ViewConfig) -> tuple[ViewConfig, ...]:
+    return tuple(dataclasses.replace(view, rotation=turns) for turns in range(4))
+
+
+def _recipes() -> dict[str, ViewRecipe]:
+    """Builds the table of `get`."""
+    change = dataclasses.replace
+    simclr = ViewConfig(
+        size=224,
+        scale=(0.08, 1.0),
+        interpolation="bicubic",
+        flip_rate=0.5,
+        jitter=(0.8, 0.8, 0.8, 0.2),
+        jitter_rate=0.8,
+        grayscale_rate=0.2,
+        blur_rate=0.5,
+    )
+    simclr_cifar = change(simclr, size=32, jitter=(0.4, 0.4, 0.4, 0.1), blur_rate=0.0)
+    moco = change(simclr, scale=(0.2, 1.0), interpolation="bilinear", jitter=(0.4, 0.4, 0.4, 0.1))
+    moco_cifar = change(simclr_cifar, interpolation="bilinear")
+    byol_a = change(simclr, jitter=(0.4, 0.4, 0.2, 0.1), blur_rate=1.0)
+    byol_b = change(byol_a, blur_rate=0.1, solarize_rate=0.2)
+    byol_cifar_a = change(byol_a, size=32, blur_rate=0.0)
+    byol_cifar_b = change(byol_cifar_a, solarize_rate=0.2)
+    swav = change(simclr, scale=(0.14, 1.0), interpolation="bilinear")
+    swav_cifar = change(simclr_cifar, scale=(0.14, 1.0), interpolation="bilinear")
+    dino = tuple(change(view, scale=(0.4, 1.0)) for view in (byol_a, byol_b))
+    dino_local = change(byol_a, blur_rate=0.5)
+    dino_cifar = (byol_cifar_a, byol_cifar_b)
+    mae = ViewConfig(size=224, scale=(0.2, 1.0), interpolation="bicubic", flip_rate=0.5)
+    rotnet = ViewConfig(size=224, scale=(0.08, 1.0), flip_rate=0.5)
+    rotnet_cifar = ViewConfig(size=32, pad_crop=4, flip_rate=0.5)
+
+    def recipe(name: str, source: str, tied: tuple[str, ...] = (), **groups) -> ViewRecipe:
+        groups = {{"globals": "global", "locals": "local"}.get(k, k): v for k, v in groups.items()}
+        return ViewRecipe(name, groups, source, tied)
+
+    table = (
+        recipe(
+            "simclr",
+            "SimCLR (arXiv:2002.05709) appendix A, strength 1; google-research/simclr data_util.py",
+            globals=_two(simclr),
+        ),
+        recipe(
+            "simclr_cifar",
+            "SimCLR (arXiv:2002.05709) appendix B.9: strength 0.5, no blur",
+            globals=_two(simclr_cifar),
+        ),
+        recipe(
+            "moco_v2",
+            "MoCo v2 (arXiv:2003.04297); facebookresearch/moco main_moco.py --aug-plus",
+            globals=_two(moco),
+        ),
+        recipe(
+            "moco_v2_cifar",
+            "facebookresearch/moco colab notebook moco_cifar10_demo",
+            globals=_two(moco_cifar),
+        ),
+        recipe(
+            "swav",
+            "SwAV (arXiv:2006.09882) appendix A.3; facebookresearch/swav: 2x224 + 6x96",
+            globals=_two(swav),
+            locals=_smaller(swav, 96, (0.05, 0.14), 6),
+        ),
+        recipe(
+            "swav_2x224",
+            "SwAV (arXiv:2006.09882), two-crop runs: area 0.08 to 1",
+            globals=_two(change(swav, scale=(0.08, 1.0))),
+        ),
+        recipe(
+            "swav_cifar",
+            "Global views: lightly's CIFAR-10 benchmark (area 0.14 to 1, strength 0.5, no blur). Local "
+            "views, own reasoning: 4 of 20 pixels; areas 0.1 to 0.4 are sides of 10 to 20 of 32 "
+            "pixels, so a local view is not mostly enlargement",
+            globals=_two(swav_cifar),
+            locals=_smaller(swav_cifar, 20, (0.1, 0.4), 4),
+        ),
+        recipe(
+            "byol",
+            "BYOL (arXiv:2006.07733) table 6; also Barlow Twins, VICReg",
+            globals=(byol_a, byol_b),
+        ),
+        recipe(
+            "byol_cifar",
+            "solo-learn's CIFAR asymmetric augmentation: BYOL without blur",
+            globals=dino_cifar,
+        ),
+        recipe(
+            "vicreg_cifar",
+            "solo-learn's CIFAR VICReg augmentation: area from 0.2, solarize 0.1 in both views",
+            globals=_two(change(byol_cifar_a, scale=(0.2, 1.0), solarize_rate=0.1)),
+        ),
+        recipe(
+            "dino",
+            "DINO (arXiv:2104.14294) vanilla run; facebookresearch/dino: 2x224 + 8x96",
+            globals=dino,
+            locals=_smaller(dino_local, 96, (0.05, 0.4), 8),
+        ),
+        recipe(
+            "dino_cifar",
+            "solo-learn's CIFAR DINO: the asymmetric augmentation, two views, no local ones",
+            globals=dino_cifar,
+        ),
+        recipe(
+            "dino_cifar_local",
+            "DINO's areas (0.4 to 1, 0.05 to 0.4) with solo-learn's CIFAR colors. Own reasoning: 4 local "
+            "views of 16 pixels, a whole number of 4-pixel patches and half a global view's side",
+            globals=tuple(change(view, scale=(0.4, 1.0)) for view in dino_cifar),
+            locals=_smaller(byol_cifar_a, 16, (0.05, 0.4), 4),
+        ),
+        recipe(
+            "mae",
+            "MAE (arXiv:2111.06377) appendix A.1: crop and flip only",
+            globals=(mae,),
+        ),
+        recipe(
+            "mae_cifar",
+            "solo-learn's CIFAR MAE: area 0.08 to 1 and flip",
+            globals=(change(mae, size=32, scale=(0.08, 1.0)),),
+        ),
+        recipe(
+            "rotnet",
+            "RotNet (arXiv:1803.07728), ImageNet: crop and flip, then all four rotations of it",
+            tied=("rotations",),
+            rotations=_four_turns(rotnet),
+        ),
+        recipe(
+            "rotnet_cifar",
+            "RotNet (arXiv:1803.07728), CIFAR-10: 32-pixel window of the image padded by 4, flip, then "
+            "all four rotations of it",
+            tied=("rotations",),
+            rotations=_four_turns(rotnet_cifar),
+        ),
+        recipe(
+            "none",
+            "No augmentation: the whole picture resized, twice; for tests and ablations",
+            globals=_two(ViewConfig(size=32)),
+        ),
+    )
+    return {entry.name: entry for entry in table}
+
+
+RECIPES: dict[str, ViewRecipe] = _recipes()
+
+
+def names() -> list[str]:
+    """Returns the names that `get` knows, sorted."""
+    return sorted(RECIPES)
+
+
+def get(name: str | ViewRecipe) -> ViewRecipe:
+    """Returns a recipe by name; a recipe is returned as it is.
+
+    Args:
+        name: str. One of `names()`.
+
+    Returns:
+        ViewRecipe.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    if isinstance(name, ViewRecipe):
+        return name
+    if name not in RECIPES:
+        raise ValueError(f"Unknown view recipe. Expected one of {names()}. Received: name={name!r}")
+    return RECIPES[name]
