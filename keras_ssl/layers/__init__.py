@@ -1,21 +1,40 @@
 """Layers: batch-norm, heads, transformer blocks, patches and positions."""
 
 from keras_ssl.layers.batch_norm import BatchNormalization
+from keras_ssl.layers.center import Center
+from keras_ssl.layers.ema import clone_frozen, copy_weights, ema_pairs, update_ema
+from keras_ssl.layers.masking import gather_tokens, num_kept, random_keep_indices, restore_tokens
 from keras_ssl.layers.mlp import MLP
 from keras_ssl.layers.patches import PatchEmbedding, patchify, unpatchify
 from keras_ssl.layers.positions import bicubic_matrix, interpolate_positions, sincos_positions
+from keras_ssl.layers.prototypes import Prototypes, WeightNormDense
+from keras_ssl.layers.queue import Queue
+from keras_ssl.layers.sinkhorn import sinkhorn_codes
 from keras_ssl.layers.stochastic_depth import stochastic_depth
 from keras_ssl.layers.transformer import TransformerBlock
 
 __all__ = [
     "MLP",
     "BatchNormalization",
+    "Center",
     "PatchEmbedding",
+    "Prototypes",
+    "Queue",
     "TransformerBlock",
+    "WeightNormDense",
     "bicubic_matrix",
+    "clone_frozen",
+    "copy_weights",
+    "ema_pairs",
+    "gather_tokens",
     "interpolate_positions",
+    "num_kept",
     "patchify",
+    "random_keep_indices",
+    "restore_tokens",
     "sincos_positions",
+    "sinkhorn_codes",
     "stochastic_depth",
     "unpatchify",
+    "update_ema",
 ]
