@@ -73,7 +73,7 @@ class ArraySource(Source):
         """Covers shape, labels and the pixels of up to 1,024 images spread over the array."""
         some = self.images[:: max(1, self.num_samples // 1024)]
         labels = b"" if self._labels is None else self._labels.tobytes()
-        return digest([str(self.images.shape), some.tobytes().hex(), labels.hex()])
+        return digest([str(self.images.shape), some.tobytes(), labels])
 
 
 def load_npz(path: str | Path, split: str | None = None, **settings) -> ArraySource:

@@ -128,11 +128,12 @@ def sampled_indices(num_samples: int, count: int) -> list[int]:
     return sorted({i * num_samples // count for i in range(count)})
 
 
-def digest(parts: Iterable[str]) -> str:
+def digest(parts: Iterable[str | bytes]) -> str:
     """Returns the first 16 hexadecimal digits of the SHA-256 of some strings."""
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        sha.update(part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape"))
+        sha.update(b"\0")
     return sha.hexdigest()[:16]
 
 

@@ -69,7 +69,7 @@ def decode(data: bytes | str | Path, canvas: tuple[int, int]) -> tuple[np.ndarra
 
 def read_header(data: bytes | str | Path) -> tuple[tuple[int, int], str]:
     """Returns `(width, height)` as shown and the format's name, without decoding pixels."""
-    with Image.open(_stream(data)) as image:
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
         size = image.size[::-1] if _orientation(image) in _SIDEWAYS else image.size
         return size, image.format or "unknown"
 

@@ -62,6 +62,10 @@ class EncodedSource(Source):
     def record_name(self, index: int) -> str:
         """Returns where a record is, for people."""
 
+    def header(self, index: int) -> bytes | Path:
+        """Returns what to read a record's size from: its bytes, or a path that saves reading them."""
+        return self.record(index)
+
     @property
     def num_broken(self) -> int:
         return self.quarantine.num_broken
@@ -120,7 +124,7 @@ class EncodedSource(Source):
         sizes, formats, reason = [], Counter(), None
         for index in sampled_indices(self.num_samples, HEADER_SAMPLE):
             try:
-                size, kind = decode.read_header(self.record(index))
+                size, kind = decode.read_header(self.header(index))
             except Exception as error:  # counted and listed when the record is read
                 reason = f"{self.record_name(index)}: {type(error).__name__}: {error}"
                 continue

@@ -39,7 +39,13 @@ class FolderSource(EncodedSource):
                 f"Expected a folder of images at {self.root}, but found {found} there: check the "
                 "path."
             )
-        self.files = _list_images(self.root)
+        try:
+            self.files = _list_images(self.root)
+        except OSError as error:
+            raise DataError(
+                f"Expected a readable folder of images at {self.root}, but found {error}: check "
+                "its permissions."
+            ) from error
         self._labels, self.class_names = _class_folders(self.files)
         super().__init__(len(self.files), **settings)
 
@@ -49,6 +55,9 @@ class FolderSource(EncodedSource):
 
     def record(self, index: int) -> bytes:
         return (self.root / self.files[index]).read_bytes()
+
+    def header(self, index: int) -> Path:
+        return self.root / self.files[index]
 
     def record_name(self, index: int) -> str:
         return str(self.root / self.files[index])

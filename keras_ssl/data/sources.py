@@ -78,7 +78,8 @@ def open_source(
         return open_tfds(text[5:], data_dir=data_dir, cache_dir=cache_dir, **settings)
     if text == "digits" or text.startswith("digits:"):
         return load_digits(text[7:] or None, canvas=canvas)
+    text = str(Path(text).expanduser())
     npz = _NPZ.fullmatch(text)
     if npz and not Path(text).is_dir():
         return load_npz(npz["path"], npz["split"], canvas=canvas)
-    return FolderSource(Path(text).expanduser(), **settings)
+    return FolderSource(text, **settings)

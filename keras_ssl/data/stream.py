@@ -133,8 +133,14 @@ class SampleStream:
         source = self.source
         types = [tf.uint8, tf.float32, tf.int64] + [tf.int32] * source.has_labels
 
+        @tf.autograph.experimental.do_not_convert
         def read(records: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-            images, aspect, shown = source.read_batch(records, positions)
+            try:
+                images, aspect, shown = source.read_batch(records, positions)
+            except RuntimeError as error:
+                if "interpreter shutdown" not in str(error):
+                    raise
+                raise StopIteration from None  # reading ahead while Python ends: no one waits
             labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
             return [images, aspect, shown, *labels]
 

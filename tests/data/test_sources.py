@@ -76,12 +76,13 @@ def test_start_opens_at_most_64_files(tmp_path, monkeypatch):
     for i in range(150):
         save(tmp_path / f"{i:03d}.png", (8, 8))
     opened = []
-    original = FolderSource.record
+    original = encoded_file.decode.read_header
     monkeypatch.setattr(
-        FolderSource, "record", lambda self, i: opened.append(i) or original(self, i)
+        encoded_file.decode, "read_header", lambda path: opened.append(path.name) or original(path)
     )
+    monkeypatch.setattr(FolderSource, "record", None)  # no file is read whole
     source = FolderSource(tmp_path)
-    assert len(opened) == 64 and min(opened) == 0 and max(opened) > 140
+    assert len(opened) == 64 and min(opened) == "000.png" and max(opened) > "140.png"
     source.fingerprint(), source.describe()
     assert len(opened) == 64
 
@@ -143,7 +144,7 @@ def test_number_of_threads_changes_nothing(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_missing_empty_and_wrong_folders_say_what_to_do(tmp_path):
+def test_missing_empty_and_wrong_folders_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"Expected a folder of images at .*nowhere, but found nothing"
     ):
@@ -159,6 +160,11 @@ def test_missing_empty_and_wrong_folders_say_what_to_do(tmp_path):
         open_source(tmp_path)
     (tmp_path / "all.tar").write_bytes(b"x")
     with pytest.raises(DataError, match="unpack the archive first"):
+        open_source(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="denied: check its perm"):
+        patch.setattr(
+            os, "scandir", lambda folder: (_ for _ in ()).throw(PermissionError("denied"))
+        )
         open_source(tmp_path)
     with pytest.raises(DataError, match="but found a file there"):
         open_source(tmp_path / "a.tiff")

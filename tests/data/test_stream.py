@@ -1,5 +1,7 @@
 """The order of samples is exactly the promised function of (seed, position), however it is read."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -228,6 +230,52 @@ def test_wrong_settings_are_refused():
         stream.dataset(num_workers=2, worker_index=2)
     with pytest.raises(ValueError, match="start_step=-1"):
         stream.dataset(start_step=-1)
+
+
+def test_two_replicas_are_handed_their_blocks_of_each_step(subprocess_env):
+    script = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_ssl.data import SampleStream, open_source
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+stream = SampleStream(open_source(np.zeros((50, 2, 2, 3), np.uint8)), 8)
+one = iter(stream.dataset())
+two = iter(strategy.distribute_datasets_from_function(
+    lambda context: stream.dataset(
+        per_replica_batch=context.get_per_replica_batch_size(8),
+        num_workers=context.num_input_pipelines,
+        worker_index=context.input_pipeline_id,
+    )
+))
+for step in range(30):
+    element = next(two)
+    whole = next(one)
+    for key in ("position", "sample_id"):
+        parts = [part.numpy() for part in strategy.experimental_local_results(element[key])]
+        assert len(parts) == 2 and (np.concatenate(parts) == whole[key].numpy()).all(), (step, key, parts)
+"""
+    run_script(script, subprocess_env)
+
+
+def test_process_may_end_while_the_stream_reads_ahead(tmp_path, subprocess_env):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    for i in range(64):
+        Image.fromarray(noise).save(tmp_path / f"{i}.jpg")
+    script = f"""
+from keras_ssl.data import SampleStream, open_source
+iterator = iter(SampleStream(open_source({str(tmp_path)!r}), 64).dataset())
+next(iterator)
+"""
+    assert "shutdown" not in run_script(script, {**subprocess_env, "TF_CPP_MIN_LOG_LEVEL": "0"})
+
+
+def run_script(script, env):
+    """Runs a Python script and returns what it wrote to stderr."""
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
 
 
 def test_speed_of_photos_is_printed(tmp_path, capsys):
