@@ -42,7 +42,8 @@ def pack_entry(
         results: dict. Measured numbers; accuracies `knn...` and `linear...` in [0, 1], None for "not run".
         log: iterable of dicts, or of lines of JSON such as an open file. The run's log. Defaults to `()`.
         directory: path. Folder that gets the entry's folder. Defaults to the zoo of this checkout.
-        half: bool. Whether to store kernels as float16. Defaults to `False`.
+        half: bool. Whether to store kernels as float16; measure `results` on such an encoder then (`unpack`
+            what `pack` returns). Defaults to `False`.
         overwrite: bool. Whether an entry with this name may be replaced. Defaults to `False`.
 
     Raises:
@@ -65,7 +66,7 @@ def pack_entry(
     if len(files["encoder.npz"]) > LARGEST_FILE:
         raise ValueError(
             f"Expected weights of at most {LARGEST_FILE} bytes. Received: {len(files['encoder.npz'])} bytes"
-            f" (half={half})."
+            f" with half={half}."
         )
     hashes = {file: sha256(data) for file, data in files.items()}
     files["entry.json"] = _json({"encoder": describe_encoder(encoder), "files": hashes})
