@@ -46,7 +46,7 @@ class Center(keras.layers.Layer):
         """Moves the center; after the loss of the step that used it.
 
         Args:
-            batch_mean: `(dim,)`. Mean of the raw logits over the global batch and the teacher's views, equal on all replicas.
+            batch_mean: `(dim,)`. Mean of the raw logits over the global batch and all views, equal on all replicas.
 
         Raises:
             ValueError: If the shape does not fit.

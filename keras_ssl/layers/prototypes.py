@@ -17,6 +17,15 @@ def _check_sizes(**sizes: int) -> None:
             raise ValueError(f"Expected {name} to be an int of at least 1. Received: {name}={size}")
 
 
+def _variable_dtype(dtype: Any) -> str:
+    """Returns the type a policy keeps its variables in: float32 for the mixed ones.
+
+    As the policy of a layer it keeps the scores from being computed in half precision; `autocast=False` alone does not,
+    because the outermost layer of a mixed policy casts its variables all the same (Keras 3.15).
+    """
+    return keras.dtype_policies.get(dtype).variable_dtype
+
+
 def _unit_rows(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
     """Initializer: directions drawn evenly from the sphere."""
     return tf.cast(l2_normalize(keras.random.normal(shape, dtype=dtype)), dtype)
@@ -40,9 +49,9 @@ class Prototypes(keras.layers.Layer):
     Reference: Caron et al., 2020, https://arxiv.org/abs/2006.09882, section 3.1.
     """
 
-    def __init__(self, dim: int, num_prototypes: int, **kwargs):
+    def __init__(self, dim: int, num_prototypes: int, *, dtype: Any = None, **kwargs):
         _check_sizes(dim=dim, num_prototypes=num_prototypes)
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(dtype=_variable_dtype(dtype), autocast=False, **kwargs)
         self.dim, self.num_prototypes = dim, num_prototypes
         self.kernel = self.add_weight(
             shape=(num_prototypes, dim), initializer=_unit_rows, name="kernel"
@@ -87,9 +96,11 @@ class WeightNormDense(keras.layers.Layer):
     Reference code: facebookresearch/dino `vision_transformer.py`, `DINOHead`.
     """
 
-    def __init__(self, dim: int, units: int, *, train_norm: bool = False, **kwargs):
+    def __init__(
+        self, dim: int, units: int, *, train_norm: bool = False, dtype: Any = None, **kwargs
+    ):
         _check_sizes(dim=dim, units=units)
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(dtype=_variable_dtype(dtype), autocast=False, **kwargs)
         self.dim, self.units, self.train_norm = dim, units, train_norm
         self.kernel = self.add_weight(
             shape=(dim, units), initializer=torch_linear_initializer(), name="kernel"
