@@ -2,8 +2,8 @@
 
 from keras_ssl.views.crop import center_crop
 from keras_ssl.views.customize import check, customize, describe
-from keras_ssl.views.engine import ViewEngine, contact_sheet, view_difference
-from keras_ssl.views.recipes import RECIPES, ViewConfig, ViewRecipe, get, names
+from keras_ssl.views.engine import ViewEngine, contact_sheet
+from keras_ssl.views.recipes import RECIPES, ViewConfig, ViewRecipe, get, main_size, names
 
 __all__ = [
     "RECIPES",
@@ -16,6 +16,6 @@ __all__ = [
     "customize",
     "describe",
     "get",
+    "main_size",
     "names",
-    "view_difference",
 ]

@@ -143,7 +143,7 @@ def color_jitter(
     Reference: torchvision `ColorJitter` and its `functional` float operations.
     """
     pixels = _flat(images)
-    factors = tf.cast(factors, pixels.dtype)
+    factors, order = tf.cast(factors, pixels.dtype), tf.convert_to_tensor(order)
     slots = tf.range(4, dtype=order.dtype)
     position = tf.reduce_sum(tf.where(order == HUE, slots, 0), axis=-1)
     position = tf.where(chosen, position, 4)

@@ -232,21 +232,6 @@ def _blur(
     )
 
 
-def view_difference(views: tf.Tensor) -> tf.Tensor:
-    """Returns how much the views of a group differ, a scalar; 0 means that augmentation is inert.
-
-    Args:
-        views: `(V, batch, height, width, channels)` in [0, 1], V >= 2.
-
-    Returns:
-        Mean absolute difference between view 0 and the others, at least float32.
-    """
-    if views.shape[0] < 2:
-        raise ValueError(f"At least two views are needed. Received: views.shape={views.shape}")
-    views = as_float(views)
-    return tf.reduce_mean(tf.abs(views[1:] - views[:1]))
-
-
 def contact_sheet(views: dict[str, tf.Tensor], count: int = 8) -> np.ndarray:
     """Tiles the views of the first samples: a row for each sample, a column for each view.
 

@@ -87,6 +87,7 @@ def on_chosen(
     Returns:
         Tensor like `planes`.
     """
+    chosen = tf.convert_to_tensor(chosen)
     if not sparse:
         return tf.where(chosen[:, None, None, None], op(planes, *numbers), planes)
     rows = tf.where(chosen)

@@ -67,13 +67,6 @@ class ViewConfig:
         require(0.0 < self.blur_sigma[0] <= self.blur_sigma[1], "blur_sigma", "ascending and > 0")
         require(self.rotation in (0, 1, 2, 3), "rotation", "0, 1, 2 or 3 quarter turns")
 
-    @property
-    def is_random(self) -> bool:
-        """Whether two draws of this view can differ."""
-        jitters = self.jitter_rate > 0.0 and any(self.jitter)
-        others = ("flip_rate", "grayscale_rate", "blur_rate", "solarize_rate")
-        return bool(self.scale or self.pad_crop or jitters or any(getattr(self, r) for r in others))
-
 
 @dataclasses.dataclass(frozen=True)
 class ViewRecipe:
@@ -151,124 +144,116 @@ def _recipes() -> dict[str, ViewRecipe]:
     moco_cifar = change(simclr_cifar, interpolation="bilinear")
     byol_a = change(simclr, jitter=(0.4, 0.4, 0.2, 0.1), blur_rate=1.0)
     byol_b = change(byol_a, blur_rate=0.1, solarize_rate=0.2)
-    byol_cifar_a = change(byol_a, size=32, blur_rate=0.0)
-    byol_cifar_b = change(byol_cifar_a, solarize_rate=0.2)
+    cifar_pair = tuple(change(view, size=32, blur_rate=0.0) for view in (byol_a, byol_b))
     swav = change(simclr, scale=(0.14, 1.0), interpolation="bilinear")
     swav_cifar = change(simclr_cifar, scale=(0.14, 1.0), interpolation="bilinear")
-    dino = tuple(change(view, scale=(0.4, 1.0)) for view in (byol_a, byol_b))
-    dino_local = change(byol_a, blur_rate=0.5)
-    dino_cifar = (byol_cifar_a, byol_cifar_b)
     mae = ViewConfig(size=224, scale=(0.2, 1.0), interpolation="bicubic", flip_rate=0.5)
     rotnet = ViewConfig(size=224, scale=(0.08, 1.0), flip_rate=0.5)
     rotnet_cifar = ViewConfig(size=32, pad_crop=4, flip_rate=0.5)
 
-    def recipe(name: str, source: str, tied: tuple[str, ...] = (), **groups) -> ViewRecipe:
-        groups = {{"globals": "global", "locals": "local"}.get(k, k): v for k, v in groups.items()}
-        return ViewRecipe(name, groups, source, tied)
-
     table = (
-        recipe(
+        ViewRecipe(
             "simclr",
+            {"global": _two(simclr)},
             "SimCLR (arXiv:2002.05709) appendix A, strength 1; google-research/simclr data_util.py",
-            globals=_two(simclr),
         ),
-        recipe(
+        ViewRecipe(
             "simclr_cifar",
+            {"global": _two(simclr_cifar)},
             "SimCLR (arXiv:2002.05709) appendix B.9: strength 0.5, no blur",
-            globals=_two(simclr_cifar),
         ),
-        recipe(
+        ViewRecipe(
             "moco_v2",
+            {"global": _two(moco)},
             "MoCo v2 (arXiv:2003.04297); facebookresearch/moco main_moco.py --aug-plus",
-            globals=_two(moco),
         ),
-        recipe(
+        ViewRecipe(
             "moco_v2_cifar",
-            "facebookresearch/moco colab notebook moco_cifar10_demo",
-            globals=_two(moco_cifar),
+            {"global": _two(moco_cifar)},
+            "facebookresearch/moco, CIFAR-10 demo notebook",
         ),
-        recipe(
+        ViewRecipe(
             "swav",
-            "SwAV (arXiv:2006.09882) appendix A.3; facebookresearch/swav: 2x224 + 6x96",
-            globals=_two(swav),
-            locals=_smaller(swav, 96, (0.05, 0.14), 6),
+            {"global": _two(swav), "local": _smaller(swav, 96, (0.05, 0.14), 6)},
+            "SwAV (arXiv:2006.09882) multi-crop; facebookresearch/swav: 2x224 + 6x96",
         ),
-        recipe(
+        ViewRecipe(
             "swav_2x224",
+            {"global": _two(change(swav, scale=(0.08, 1.0)))},
             "SwAV (arXiv:2006.09882), two-crop runs: area 0.08 to 1",
-            globals=_two(change(swav, scale=(0.08, 1.0))),
         ),
-        recipe(
+        ViewRecipe(
             "swav_cifar",
+            {"global": _two(swav_cifar), "local": _smaller(swav_cifar, 20, (0.1, 0.4), 4)},
             "Global views: lightly's CIFAR-10 benchmark (area 0.14 to 1, strength 0.5, no blur). Local "
             "views, own reasoning: 4 of 20 pixels; areas 0.1 to 0.4 are sides of 10 to 20 of 32 "
             "pixels, so a local view is not mostly enlargement",
-            globals=_two(swav_cifar),
-            locals=_smaller(swav_cifar, 20, (0.1, 0.4), 4),
         ),
-        recipe(
+        ViewRecipe(
             "byol",
-            "BYOL (arXiv:2006.07733) table 6; also Barlow Twins, VICReg",
-            globals=(byol_a, byol_b),
+            {"global": (byol_a, byol_b)},
+            "BYOL (arXiv:2006.07733) appendix B; also Barlow Twins and VICReg",
         ),
-        recipe(
+        ViewRecipe(
             "byol_cifar",
-            "solo-learn's CIFAR asymmetric augmentation: BYOL without blur",
-            globals=dino_cifar,
+            {"global": cifar_pair},
+            "solo-learn's CIFAR asymmetric augmentation: BYOL's without blur",
         ),
-        recipe(
+        ViewRecipe(
             "vicreg_cifar",
+            {"global": _two(change(cifar_pair[0], scale=(0.2, 1.0), solarize_rate=0.1))},
             "solo-learn's CIFAR VICReg augmentation: area from 0.2, solarize 0.1 in both views",
-            globals=_two(change(byol_cifar_a, scale=(0.2, 1.0), solarize_rate=0.1)),
         ),
-        recipe(
+        ViewRecipe(
             "dino",
+            {
+                "global": tuple(change(view, scale=(0.4, 1.0)) for view in (byol_a, byol_b)),
+                "local": _smaller(change(byol_a, blur_rate=0.5), 96, (0.05, 0.4), 8),
+            },
             "DINO (arXiv:2104.14294) vanilla run; facebookresearch/dino: 2x224 + 8x96",
-            globals=dino,
-            locals=_smaller(dino_local, 96, (0.05, 0.4), 8),
         ),
-        recipe(
+        ViewRecipe(
             "dino_cifar",
+            {"global": cifar_pair},
             "solo-learn's CIFAR DINO: the asymmetric augmentation, two views, no local ones",
-            globals=dino_cifar,
         ),
-        recipe(
+        ViewRecipe(
             "dino_cifar_local",
+            {
+                "global": tuple(change(view, scale=(0.4, 1.0)) for view in cifar_pair),
+                "local": _smaller(cifar_pair[0], 16, (0.05, 0.4), 4),
+            },
             "DINO's areas (0.4 to 1, 0.05 to 0.4) with solo-learn's CIFAR colors. Own reasoning: 4 local "
             "views of 16 pixels, a whole number of 4-pixel patches and half a global view's side",
-            globals=tuple(change(view, scale=(0.4, 1.0)) for view in dino_cifar),
-            locals=_smaller(byol_cifar_a, 16, (0.05, 0.4), 4),
         ),
-        recipe(
-            "mae",
-            "MAE (arXiv:2111.06377) appendix A.1: crop and flip only",
-            globals=(mae,),
+        ViewRecipe(
+            "mae", {"global": (mae,)}, "MAE (arXiv:2111.06377) appendix A: crop and flip only"
         ),
-        recipe(
+        ViewRecipe(
             "mae_cifar",
+            {"global": (change(mae, size=32, scale=(0.08, 1.0)),)},
             "solo-learn's CIFAR MAE: area 0.08 to 1 and flip",
-            globals=(change(mae, size=32, scale=(0.08, 1.0)),),
         ),
-        recipe(
+        ViewRecipe(
             "rotnet",
+            {"rotations": _four_turns(rotnet)},
             "RotNet (arXiv:1803.07728), ImageNet: crop and flip, then all four rotations of it",
             tied=("rotations",),
-            rotations=_four_turns(rotnet),
         ),
-        recipe(
+        ViewRecipe(
             "rotnet_cifar",
-            "RotNet (arXiv:1803.07728), CIFAR-10: 32-pixel window of the image padded by 4, flip, then "
+            {"rotations": _four_turns(rotnet_cifar)},
+            "RotNet (arXiv:1803.07728), CIFAR-10: a 32-pixel window of the image padded by 4, flip, then "
             "all four rotations of it",
             tied=("rotations",),
-            rotations=_four_turns(rotnet_cifar),
         ),
-        recipe(
+        ViewRecipe(
             "none",
+            {"global": _two(ViewConfig(size=32))},
             "No augmentation: the whole picture resized, twice; for tests and ablations",
-            globals=_two(ViewConfig(size=32)),
         ),
     )
-    return {entry.name: entry for entry in table}
+    return {recipe.name: recipe for recipe in table}
 
 
 RECIPES: dict[str, ViewRecipe] = _recipes()
@@ -296,3 +281,9 @@ def get(name: str | ViewRecipe) -> ViewRecipe:
     if name not in RECIPES:
         raise ValueError(f"Unknown view recipe. Expected one of {names()}. Received: name={name!r}")
     return RECIPES[name]
+
+
+def main_size(recipe: str | ViewRecipe) -> int:
+    """Returns the side in pixels of a recipe's first group of views, the global one where there is one."""
+    groups = get(recipe).groups
+    return groups.get("global", next(iter(groups.values())))[0].size

@@ -14,7 +14,7 @@ from keras_ssl.views.planes import image_op, on_chosen
 @image_op
 def flip(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
     """Mirrors the images chosen by bool `(batch,)` left to right."""
-    return tf.where(chosen[:, None, None, None], tf.reverse(images, [3]), images)
+    return on_chosen(lambda planes: tf.reverse(planes, [3]), images, chosen)
 
 
 def rotate(images: tf.Tensor, quarter_turns: int) -> tf.Tensor:
