@@ -1,0 +1,153 @@
+"""The object that is written as SavedModel: an encoder in plain TensorFlow, with no Keras left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ssl.evaluation.features import encoder_outputs
+
+# Signatures beside "serving_default" and "bytes", and the encoder's output that each returns.
+MAP_SIGNATURES = {"tokens": "tokens", "feature_map": "map"}
+
+
+def decode_and_crop(image_bytes: tf.Tensor, size: int, crop_ratio: float) -> tf.Tensor:
+    """Decodes one picture and cuts the view that evaluation uses, in one resampling.
+
+    The central square of `crop_ratio` times the shorter side is resized to `size`, antialiased: what
+    `keras_ssl.views.center_crop` does, for pictures of any size. Gray becomes RGB, alpha is dropped, an animation
+    gives its first frame, EXIF orientation is not applied.
+
+    Args:
+        image_bytes: string scalar. A JPEG, PNG, GIF or BMP file.
+        size: int. Side of the result.
+        crop_ratio: float in (0, 1].
+
+    Returns:
+        float32 `(size, size, 3)` in [0, 1].
+    """
+    # The accurate transform gives the pixels that Pillow gives, and that training saw; the default is off by up to 7.
+    image = tf.cond(
+        tf.io.is_jpeg(image_bytes),
+        lambda: tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
+    )
+    image = tf.ensure_shape(image, (None, None, 3))
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    side = crop_ratio * tf.reduce_min(shape)
+    scale = tf.fill([2], size / side)
+    view = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image[None], tf.float32) / 255.0,
+        size=[size, size],
+        scale=scale,
+        translation=-(shape - side) / 2.0 * scale,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.ensure_shape(view[0], (size, size, 3))
+
+
+class ExportedEncoder(tf.Module):
+    """What `tf.saved_model.load` gives back: the reusable SavedModel interface for image features.
+
+    - `module(inputs, training=False)`: features, float32 `(batch, feature_dim)`;
+    - `module.outputs(inputs, training=False)`: all outputs, a dict of float32 tensors;
+    - `variables`, `trainable_variables`, `regularization_losses` (functions without arguments).
+
+    `inputs` is float32 `(batch, height, width, 3)` in [0, 1]; `training=True` uses batch statistics and moves the
+    running ones. The variables are the encoder's own `tf.Variable`s, in its order; the Keras objects are not
+    tracked, so no weight is stored twice.
+
+    Args:
+        encoder: Keras model whose weights and computations are float32.
+        image_size: int. Side of the images.
+        crop_ratio: float in (0, 1]. Of the `"bytes"` signature.
+    """
+
+    variables, trainable_variables = (
+        None,
+        None,
+    )  # lists to be saved, in place of tf.Module's properties
+
+    def __init__(self, encoder: keras.Model, image_size: int, crop_ratio: float) -> None:
+        super().__init__()
+
+        def run(inputs: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+            outputs = encoder_outputs(encoder, inputs, training=training)
+            return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
+
+        self.outputs = tf.function(run)
+        self.image_size, self.crop_ratio = image_size, crop_ratio
+        self.any_size = _takes_any_size(run, image_size)
+        self.side = None if self.any_size else image_size
+        spec = self._images("inputs")
+        for training in (True, False):
+            self.outputs.get_concrete_function(spec, training=training)
+            self.__call__.get_concrete_function(spec, training=training)
+        self.variables = [v.value for v in encoder.variables]
+        self.trainable_variables = [v.value for v in encoder.trainable_variables]
+        regularized = [v for v in encoder.trainable_variables if v.regularizer is not None]
+        self.regularization_losses = [_penalty(v) for v in regularized]
+
+    @tf.function
+    def __call__(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.outputs(inputs, training=training)["features"]
+
+    def make_signatures(self) -> dict[str, Callable]:
+        """Returns the functions to serve, by name."""
+        size, crop_ratio = self.image_size, self.crop_ratio
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+        def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = tf.map_fn(
+                lambda one: decode_and_crop(one, size, crop_ratio),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32),
+                parallel_iterations=16,
+            )
+            return {"features": self(images, training=False)}
+
+        def returning(name: str, key: str) -> Callable:
+            @tf.function(input_signature=[self._images("images")])
+            def signature(images: tf.Tensor) -> dict[str, tf.Tensor]:
+                return {name: self.outputs(images, training=False)[key]}
+
+            return signature
+
+        served = {
+            "serving_default": returning("features", "features"),
+            "bytes": from_bytes,
+        }
+        available = self.outputs.get_concrete_function(self._images("inputs"), training=False)
+        for name, key in MAP_SIGNATURES.items():
+            if key in available.structured_outputs:
+                served[name] = returning(name, key)
+        return served
+
+    def _images(self, name: str) -> tf.TensorSpec:
+        return tf.TensorSpec((None, self.side, self.side, 3), tf.float32, name=name)
+
+
+def _penalty(variable: keras.Variable) -> Callable:
+    """Returns the regularization term of a variable as a saved function."""
+    value, regularizer = variable.value, variable.regularizer
+    penalty = tf.function(lambda: regularizer(value), input_signature=[])
+    penalty.get_concrete_function()
+    return penalty
+
+
+def _takes_any_size(run: Callable, image_size: int) -> bool:
+    """Returns whether the encoder, traced without height and width, still computes the same.
+
+    A transformer looks up its positions while it is traced and cannot; a convnet can.
+    """
+    images = np.random.default_rng(0).random((1, image_size, image_size, 3)).astype(np.float32)
+    free = tf.function(run, input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)])
+    try:
+        got = free(images)["features"].numpy()
+    except Exception:  # each kind of encoder refuses in its own way; the fixed size is traced next
+        return False
+    return bool(np.allclose(got, run(tf.constant(images))["features"], rtol=1e-3, atol=1e-4))
