@@ -61,8 +61,9 @@ class Backbone(keras.Model):
     def _finish(self) -> None:
         """Makes all weights; the last line of every constructor."""
         self.build((None, self.image_size, self.image_size, 3))
-        if not self.trainable:
-            self.trainable = False  # reaches the layers made since
+        if not self.trainable:  # said before there were any parts; to say it again would do nothing
+            for part in (*self.layers, *self.variables):
+                part.trainable = False
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Returns `(images - mean) / std` in at least float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,11 @@ from keras_ssl.layers.batch_norm import BatchNormalization
 
 ACTIVATIONS = ("relu", "gelu")
 OUTPUT_NORMS = ("none", "full", "scale", "plain")
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Returns x * Phi(x), exact; `tf.nn.gelu` rounds its constant to float32 whatever the dtype."""
+    return 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
 
 
 def torch_linear_initializer() -> keras.initializers.Initializer:
@@ -127,7 +133,7 @@ class MLP(keras.layers.Layer):
             if norm is not None:
                 x = norm(x, training=training)
             if index < len(self.widths) - 1:
-                x = tf.nn.relu(x) if self.activation == "relu" else tf.nn.gelu(x, approximate=False)
+                x = tf.nn.relu(x) if self.activation == "relu" else gelu(x)
         return x
 
     def get_config(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl.layers.mlp import gelu
 from keras_ssl.layers.stochastic_depth import stochastic_depth
 
 INITIALIZATIONS = ("normal", "xavier", "xavier_split")
@@ -125,7 +126,7 @@ class TransformerBlock(keras.layers.Layer):
     ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         branch, weights = self._attention(self.norm1(x))
         x = x + self._branch(branch, self.scale1, "attention", keys, training)
-        branch = self.output_dense(tf.nn.gelu(self.hidden(self.norm2(x)), approximate=False))
+        branch = self.output_dense(gelu(self.hidden(self.norm2(x))))
         x = x + self._branch(branch, self.scale2, "mlp", keys, training)
         return (x, weights) if return_attention else x
 
