@@ -20,18 +20,17 @@ def default_crop_ratio(image_size: int) -> float:
     return 1.0 if image_size <= _SMALL else 0.875
 
 
-def encoder_outputs(encoder: Callable, images: tf.Tensor, training: bool = False) -> dict:
-    """Calls an encoder and returns its outputs as a dict, whatever kind it is.
+def encoder_outputs(encoder: Callable, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Calls an encoder in inference mode and returns its outputs as a dict, whatever kind it is.
 
     Args:
         encoder: Keras layer or model, or any callable; gives a dict with `"features"`, or the features.
         images: `(batch, height, width, 3)` in [0, 1].
-        training: bool. Passed on to Keras layers. Defaults to `False`.
 
     Returns:
         dict with at least `"features"` `(batch, feature_dim)`.
     """
-    keyword = {"training": training} if isinstance(encoder, keras.layers.Layer) else {}
+    keyword = {"training": False} if isinstance(encoder, keras.layers.Layer) else {}
     outputs = encoder(images, **keyword)
     outputs = outputs if isinstance(outputs, dict) else {"features": outputs}
     features = outputs.get("features")

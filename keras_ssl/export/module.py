@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import keras
@@ -57,9 +58,9 @@ class ExportedEncoder(tf.Module):
     - `module.outputs(inputs, training=False)`: all outputs, a dict of float32 tensors;
     - `variables`, `trainable_variables`, `regularization_losses` (functions without arguments).
 
-    `inputs` is float32 `(batch, height, width, 3)` in [0, 1]; `training=True` uses batch statistics and moves the
-    running ones. The variables are the encoder's own `tf.Variable`s, in its order; the Keras objects are not
-    tracked, so no weight is stored twice.
+    `inputs` is float32 `(batch, height, width, 3)` in [0, 1]; `training=True` uses batch statistics, moves the
+    running ones, and drops paths at random where the encoder does. The variables are the encoder's own
+    `tf.Variable`s, in its order; the Keras objects are not tracked, so no weight is stored twice.
 
     Args:
         encoder: Keras model whose weights and computations are float32.
@@ -76,7 +77,10 @@ class ExportedEncoder(tf.Module):
         super().__init__()
 
         def run(inputs: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-            outputs = encoder_outputs(encoder, inputs, training=training)
+            keys = _random_keys(encoder, inputs) if training else {}
+            outputs = encoder_outputs(
+                lambda images: encoder(images, training=training, **keys), inputs
+            )
             return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
         self.outputs = tf.function(run)
@@ -129,6 +133,14 @@ class ExportedEncoder(tf.Module):
 
     def _images(self, name: str) -> tf.TensorSpec:
         return tf.TensorSpec((None, self.side, self.side, 3), tf.float32, name=name)
+
+
+def _random_keys(encoder: keras.Model, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns keys for drop-path where the encoder takes any: fresh at each call, as no sample number is known."""
+    if "keys" not in inspect.signature(encoder.call).parameters:
+        return {}
+    words = tf.random.uniform([tf.shape(inputs)[0], 2], maxval=2**31 - 1, dtype=tf.int32)
+    return {"keys": tf.cast(words, tf.uint32)}
 
 
 def _penalty(variable: keras.Variable) -> Callable:

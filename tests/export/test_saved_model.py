@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_ssl import export, views
+from keras_ssl import backbones, export, views
 from keras_ssl.export import module as module_file
 from keras_ssl.export import saved_model
 
@@ -18,6 +18,15 @@ from keras_ssl.export import saved_model
 @pytest.fixture(scope="module")
 def resnet(make_encoder):
     return make_encoder("resnet")
+
+
+def tiny(**settings):
+    """Convolution, batch-norm and pooling: quick to trace."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3, **settings)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    features = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, {"features": features, "map": x})
 
 
 @pytest.fixture(scope="module")
@@ -160,25 +169,33 @@ def test_any_training_policy_exports_float32(policy, make_encoder, tmp_path):
         assert np.abs(rough - exact).max() > 1e-4
 
 
-def test_a_frozen_encoder_is_exported_trainable_and_stays_frozen_here(make_encoder, tmp_path):
-    network = make_encoder("resnet")
+def test_a_frozen_encoder_is_exported_trainable_and_stays_frozen_here(tmp_path):
+    network = tiny()
     total = len(network.trainable_variables)
     network.trainable = False
-    export.export_encoder(network, tmp_path / "encoder")
+    export.export_encoder(network, tmp_path / "encoder", image_size=8)
     module = tf.saved_model.load(str(tmp_path / "encoder"))
     assert len(module.trainable_variables) == total > 0
     assert network.trainable_variables == []
     mean = next(v for v in module.variables if "moving_mean" in v.name)
     before = mean.numpy()
-    module(np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32), training=True)
+    module(np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32), training=True)
     assert np.abs(mean.numpy() - before).max() > 0
 
 
+def test_drop_path_is_active_in_training_only(tmp_path):
+    settings = {"width": 16, "depth": 2, "num_heads": 2, "drop_path": 0.5}
+    network = backbones.build("vit_mini", image_size=32, **settings)
+    export.export_encoder(network, tmp_path / "encoder")
+    module = tf.saved_model.load(str(tmp_path / "encoder"))
+    images = np.random.default_rng(0).random((16, 32, 32, 3)).astype(np.float32)
+    first, second = (module(images, training=True).numpy() for _ in range(2))
+    assert np.abs(first - second).max() > 1e-4
+    np.testing.assert_array_equal(module(images), module(images))
+
+
 def test_weight_penalties_are_exported(tmp_path):
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(2, 3, kernel_regularizer=keras.regularizers.L2(0.5))(inputs)
-    features = keras.layers.GlobalAveragePooling2D()(x)
-    network = keras.Model(inputs, {"features": features, "map": x})
+    network = tiny(kernel_regularizer=keras.regularizers.L2(0.5))
     export.export_encoder(network, tmp_path / "encoder", image_size=8)
     module = tf.saved_model.load(str(tmp_path / "encoder"))
     [penalty] = module.regularization_losses
@@ -198,12 +215,12 @@ def test_metadata_says_how_to_feed_it(folder):
     assert facts["source"] == {"method": "simclr", "step": 7}
 
 
-def test_an_older_export_is_replaced_and_nothing_is_left_beside_it(resnet, tmp_path):
-    target = tmp_path / "encoder"
+def test_an_older_export_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+    network, target = tiny(), tmp_path / "encoder"
     target.mkdir()
-    export.export_encoder(resnet, target, extra_metadata={"step": 1})
+    export.export_encoder(network, target, image_size=8, extra_metadata={"step": 1})
     (target / "stale").write_text("old")
-    export.export_encoder(resnet, target, extra_metadata={"step": 2})
+    export.export_encoder(network, target, image_size=8, extra_metadata={"step": 2})
     assert export.read_metadata(target)["source"] == {"step": 2}
     assert not (target / "stale").exists()
     assert os.listdir(tmp_path) == ["encoder"]
