@@ -22,7 +22,12 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     # ours: one basic block a stage, for one laptop core
     "resnet_mini": (
         ResNet,
-        {"blocks": (1, 1, 1, 1), "bottleneck": False, "filters": (24, 48, 96, 192), "image_size": 32},
+        {
+            "blocks": (1, 1, 1, 1),
+            "bottleneck": False,
+            "filters": (24, 48, 96, 192),
+            "image_size": 32,
+        },
     ),
     # Dosovitskiy et al., 2021, table 1; tiny and small: Touvron et al., 2020 (DeiT), table 1
     "vit_tiny": (ViT, {"width": 192, "depth": 12, "num_heads": 3}),
@@ -46,9 +51,10 @@ def build(name: str, *, image_size: int | None = None, **settings: Any) -> Backb
     Args:
         name: str. One of `names()`, or `"keras_applications:Name"`, `"keras_hub:preset-or-class"`,
             `"keras_cv:preset-or-class"`.
-        image_size: int or None. Side of the images it is built for; it takes other sizes too, as its class documents. None:
-            224, for the mini networks 32. Up to 64 a ResNet gets `stem="cifar"` and a ViT `patch_size=4` unless the
-            settings say otherwise; above that the ImageNet stem and patches of 16 (`vit_huge`: 14).
+        image_size: int or None. Side of the images it is built for; it takes other sizes too, as its class
+            documents. None: 224, for the mini networks 32. Up to 64 a ResNet gets `stem="cifar"` and a ViT
+            `patch_size=4` unless the settings say otherwise; above that the ImageNet stem and patches of 16
+            (`vit_huge`: 14).
         **settings: further arguments of the class, `ResNet`, `ViT` or `AdaptedBackbone`.
 
     Returns:

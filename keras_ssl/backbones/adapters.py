@@ -44,7 +44,9 @@ def _applications(
     network = make(include_top=False, weights=weights, **settings)
     modules = [module for _, module in inspect.getmembers(keras.applications, inspect.ismodule)]
     # MobileNetV3 is the one family whose module does not list its names; its preprocessing is in the network.
-    home = next((module for module in modules if hasattr(module, name)), keras.applications.mobilenet_v3)
+    home = next(
+        (module for module in modules if hasattr(module, name)), keras.applications.mobilenet_v3
+    )
     return network, lambda images: tf.convert_to_tensor(home.preprocess_input(images * 255.0))
 
 
@@ -140,20 +142,21 @@ def _with_our_batch_norm(network: keras.Model) -> keras.Model:
 class AdaptedBackbone(Backbone):
     """A network of another library behind the contract of `Backbone`.
 
-    Takes RGB in [0, 1] and applies the preprocessing that belongs to the network. Its batch-norm layers become ours, with
-    their own momentum and epsilon; `replica_exact` is False if it brings dropout or other random layers of Keras, whose
-    numbers do not depend on the sample.
+    Takes RGB in [0, 1] and applies the preprocessing that belongs to the network. Its batch-norm layers become
+    ours, with their own momentum and epsilon; `replica_exact` is False if it brings dropout or other random
+    layers of Keras, whose numbers do not depend on the sample.
 
     Args:
         source: str. `"keras_applications:Name"`, `"keras_hub:preset-or-class"` or `"keras_cv:preset-or-class"`.
         image_size: int > 0. Defaults to `224`.
-        weights: str or None. `"imagenet"`: the published weights (downloads); None: random start. Defaults to `None`.
+        weights: str or None. `"imagenet"`: the published weights (downloads); None: random start. Defaults to
+            `None`.
         settings: dict or None. Further arguments of the network's own constructor. Defaults to `None`.
         mean, std: three floats. Only for KerasHub classes, which say nothing about preprocessing; ImageNet's by
             default. For all others the network's own preprocessing holds and both are None.
 
-    Returns "features" `(batch, feature_dim)` and "map" `(batch, h, w, channels)`, or for transformers "tokens" `(batch, patches,
-    width)`; then the features are the class token if there is one, else the mean.
+    Returns "features" `(batch, feature_dim)` and "map" `(batch, h, w, channels)`, or for transformers "tokens"
+    `(batch, patches, width)`; then the features are the class token if there is one, else the mean.
     """
 
     OUTPUTS = ("features",)
@@ -198,8 +201,8 @@ class AdaptedBackbone(Backbone):
         shape = self.network.compute_output_shape(tuple(input_shape))
         if not isinstance(shape, tuple) or len(shape) not in (3, 4):
             raise ValueError(
-                f"Expected a network that gives one map or one sequence of tokens. Received: {self.source} with "
-                f"output shape {shape}"
+                "Expected a network that gives one map or one sequence of tokens. "
+                f"Received: {self.source} with output shape {shape}"
             )
         self.feature_dim = shape[-1]
         self._first = 0
@@ -207,7 +210,8 @@ class AdaptedBackbone(Backbone):
             side = patch[0] if isinstance(patch, (tuple, list)) else patch
             self._first = shape[1] - (self.image_size // side) ** 2
         self.replica_exact = not any(
-            getattr(layer, "seed_generator", None) is not None for layer in self.network._flatten_layers()
+            getattr(layer, "seed_generator", None) is not None
+            for layer in self.network._flatten_layers()
         )
         self.built = True
 

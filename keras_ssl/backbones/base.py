@@ -17,20 +17,22 @@ class Backbone(keras.Model):
 
     Call: `backbone(x, training=None, keys=None, keep=None, mask=None, output="features")`.
 
-    - `x`: float RGB in [0, 1], `(batch, height, width, 3)`, static height and width, any size the network can take.
+    - `x`: float RGB in [0, 1], `(batch, height, width, 3)`, static height and width; any size the network
+      can take.
     - `keys`: uint32 `(batch, 2)`; drive drop-path in training.
     - `keep`: int32 `(batch, k)`; indices of the patches that the network sees. Transformers only.
     - `mask`: bool `(batch, patches)`; True = the patch is replaced by the mask token. Transformers only.
-    - `output`: `"features"`, `"layers"` (adds `"layers"`: what each block or stage gives) or `"attention"` (adds
-      `"attention"`; transformers only).
+    - `output`: `"features"`, `"layers"` (adds `"layers"`: what each block or stage gives) or `"attention"`
+      (adds `"attention"`; transformers only).
 
-    Returns a dict with `"features"` `(batch, feature_dim)` and `"tokens"` `(batch, patches, width)` or `"map"` `(batch, h, w,
-    channels)`, in the compute dtype.
+    Returns a dict with `"features"` `(batch, feature_dim)` and `"tokens"` `(batch, patches, width)` or `"map"`
+    `(batch, h, w, channels)`, in the compute dtype.
 
-    Attributes: `feature_dim`, `image_size` (the size it was built for), `mean`, `std`, `replica_exact` (False if it draws
-    random numbers that depend on more than the sample).
+    Attributes: `feature_dim`, `image_size` (the size it was built for), `mean`, `std`, `replica_exact` (False
+    if it draws random numbers that depend on more than the sample).
 
-    All weights exist after construction; `Class.from_config(backbone.get_config())` is a new network of the same form.
+    All weights exist after construction; `Class.from_config(backbone.get_config())` is a new network of the
+    same form.
 
     Args:
         image_size: int > 0. Side of the images it is built for.
@@ -52,7 +54,9 @@ class Backbone(keras.Model):
         # Without autocast: under a half-precision policy the images must stay exact until they are normalized.
         super().__init__(name=name or "backbone", autocast=False, **kwargs)
         if not isinstance(image_size, int) or image_size < 1:
-            raise ValueError(f"`image_size` must be a positive int. Received: image_size={image_size!r}")
+            raise ValueError(
+                f"`image_size` must be a positive int. Received: image_size={image_size!r}"
+            )
         self.image_size = image_size
         self.mean = None if mean is None else tuple(float(value) for value in mean)
         self.std = None if std is None else tuple(float(value) for value in std)

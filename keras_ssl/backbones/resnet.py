@@ -23,15 +23,17 @@ def pad(x: tf.Tensor, size: int) -> tf.Tensor:
 class Convolution(keras.layers.Conv2D):
     """A square convolution without bias, padded by kernel_size // 2 on every side as in PyTorch.
 
-    TensorFlow's `"same"` puts the odd pixel of a strided convolution below and to the right only. Kernels start as in
-    torchvision: He normal over the fan-out.
+    TensorFlow's `"same"` puts the odd pixel of a strided convolution below and to the right only. Kernels
+    start as in torchvision: He normal over the fan-out.
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs: Any) -> None:
         settings = {
             "use_bias": False,
             "padding": "same" if strides == 1 else "valid",
-            "kernel_initializer": keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+            "kernel_initializer": keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
         }
         super().__init__(filters, kernel_size, strides, **{**settings, **kwargs})
 
@@ -48,8 +50,8 @@ class ResidualBlock(keras.layers.Layer):
         filters: int > 0. Channels inside; the bottleneck gives four times as many.
         stride: int. 1 or 2.
         bottleneck: bool.
-        zero_init_residual: bool. Whether gamma of the last batch-norm starts at 0, so that the block starts as the
-            identity.
+        zero_init_residual: bool. Whether gamma of the last batch-norm starts at 0, so that the block starts as
+            the identity.
         synchronized: bool. See `BatchNormalization`.
     """
 
@@ -75,7 +77,9 @@ class ResidualBlock(keras.layers.Layer):
         for index, (width, size) in enumerate(zip(widths, sizes, strict=True)):
             last = index == len(sizes) - 1
             strided = index == sizes.index(3)
-            self.convs.append(self._conv(filters * width, size, stride if strided else 1, f"conv{index + 1}"))
+            self.convs.append(
+                self._conv(filters * width, size, stride if strided else 1, f"conv{index + 1}")
+            )
             self.norms.append(self._norm(f"norm{index + 1}", zero=last and zero_init_residual))
 
     def _conv(self, filters: int, size: int, stride: int, name: str) -> Convolution:
@@ -131,23 +135,23 @@ class ResNet(Backbone):
     Args:
         blocks: ints > 0. Number of residual blocks of each stage; (3, 4, 6, 3) is ResNet-34 and 50.
         bottleneck: bool. Bottleneck (50 and deeper) or basic blocks (18, 34). Defaults to `True`.
-        filters: ints > 0. Channels inside the blocks of each stage; the stem gives the first. Every stage but the first
-            halves the map. Defaults to `(64, 128, 256, 512)`.
-        width: int or float > 0. Multiplies every number of channels: the w2, w4 of SwAV and the x2 of VICReg. Not
-            torchvision's "wide", which widens the 3x3 only. Defaults to `1`.
-        stem: str. `"imagenet"`: 7x7 convolution with stride 2, then 3x3 max-pool with stride 2. `"cifar"`: 3x3 convolution
-            with stride 1, no pool. Defaults to `"imagenet"`.
-        zero_init_residual: bool. Whether the last gamma of every block starts at 0: SimCLR, SimSiam, Barlow Twins,
-            VICReg, MoCo v3; not MoCo v1, v2. Defaults to `False`.
+        filters: ints > 0. Channels inside the blocks of each stage; the stem gives the first. Every stage but
+            the first halves the map. Defaults to `(64, 128, 256, 512)`.
+        width: int or float > 0. Multiplies every number of channels: the w2, w4 of SwAV and the x2 of VICReg.
+            Not torchvision's "wide", which widens the 3x3 only. Defaults to `1`.
+        stem: str. `"imagenet"`: 7x7 convolution with stride 2, then 3x3 max-pool with stride 2. `"cifar"`: 3x3
+            convolution with stride 1, no pool. Defaults to `"imagenet"`.
+        zero_init_residual: bool. Whether the last gamma of every block starts at 0: SimCLR, SimSiam, Barlow
+            Twins, VICReg, MoCo v3; not MoCo v1, v2. Defaults to `False`.
         synchronized: bool. Whether batch-norm uses the statistics of all replicas. Defaults to `True`.
         image_size, mean, std: see `Backbone`. Defaults to `224` and ImageNet's.
 
-    Returns "map" `(batch, h, w, channels)` after the last ReLU and "features", its mean over h and w; "layers": a tuple
-    of the maps after each stage.
+    Returns "map" `(batch, h, w, channels)` after the last ReLU and "features", its mean over h and w;
+    "layers": a tuple of the maps after each stage.
 
     Reference: He et al., 2015, https://arxiv.org/abs/1512.03385, table 1; CIFAR stem: section 4.2 and SimCLR
-    (https://arxiv.org/abs/2002.05709), appendix B.9. Reference code: pytorch/vision `torchvision/models/resnet.py`;
-    facebookresearch/swav `src/resnet50.py` (width).
+    (https://arxiv.org/abs/2002.05709), appendix B.9. Reference code: pytorch/vision
+    `torchvision/models/resnet.py`; facebookresearch/swav `src/resnet50.py` (width).
     """
 
     def __init__(
@@ -185,7 +189,9 @@ class ResNet(Backbone):
         self.stem = stem
         channels = [round(width * count) for count in filters]
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.stem_conv = Convolution(channels[0], size, stride, dtype=self.dtype_policy, name="stem_conv")
+        self.stem_conv = Convolution(
+            channels[0], size, stride, dtype=self.dtype_policy, name="stem_conv"
+        )
         self.stem_norm = BatchNormalization(
             synchronized=synchronized, dtype=self.dtype_policy, name="stem_norm"
         )

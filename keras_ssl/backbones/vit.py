@@ -20,8 +20,8 @@ POOLINGS = ("token", "mean")
 class ViT(Backbone):
     """Vision transformer with pre-norm blocks, biases on query, key and value, exact GELU and layer-norm epsilon 1e-6.
 
-    Patch tokens; masked ones replaced by the mask token; positions added; kept ones chosen; class token (with its
-    own position) put in front; blocks; final norm.
+    Patch tokens; masked ones replaced by the mask token; positions added; kept ones chosen; class token (with
+    its own position) put in front; blocks; final norm.
 
     Args:
         width: int > 0. Token width.
@@ -30,29 +30,33 @@ class ViT(Backbone):
         patch_size: int > 0. Side of a patch in pixels. Defaults to `16`.
         mlp_ratio: float > 0. Defaults to `4.0`.
         class_token: bool. Whether a learned token is put in front of the patches. Defaults to `True`.
-        pooling: str. Features are the class token (`"token"`) or the mean of the patch tokens (`"mean"`), after the
-            final norm. Defaults to `"token"`, without a class token to `"mean"`.
-        positions: str. `"learned"` (DINO); `"sincos"`, fixed, column first (MAE); `"sincos_row_first"`, fixed (MoCo v3).
-            Resized bicubically for images of another size. Defaults to `"learned"`.
+        pooling: str. Features are the class token (`"token"`) or the mean of the patch tokens (`"mean"`),
+            after the final norm. Defaults to `"token"`, without a class token to `"mean"`.
+        positions: str. `"learned"` (DINO); `"sincos"`, fixed, column first (MAE); `"sincos_row_first"`, fixed
+            (MoCo v3). Resized bicubically for images of another size. Defaults to `"learned"`.
         position_offset: float. 0.1 for parity with DINO, iBOT and DINOv2 on images of another size, see
             `layers.bicubic_matrix`. Defaults to `0.0`.
-        use_mask_token: bool. Whether there is a mask token (starts at 0), which `mask` needs. Defaults to `False`.
-        drop_path: float in [0, 1). Rate at the last block; grows linearly from 0 at the first. Defaults to `0.0`.
-        layer_scale: float or None. See `TransformerBlock`. Defaults to `None`.
-        initialization: str. `"normal"` (DINO), `"xavier"` (MAE) or `"xavier_split"` (MoCo v3). The class token starts with
-            standard deviation 0.02, MoCo v3's with 1e-6. Defaults to `"normal"`.
-        freeze_patch_embedding: bool. Whether the patch projection keeps its random start values (MoCo v3). Defaults to
+        use_mask_token: bool. Whether there is a mask token (starts at 0), which `mask` needs. Defaults to
             `False`.
+        drop_path: float in [0, 1). Rate at the last block; grows linearly from 0 at the first. Defaults to
+            `0.0`.
+        layer_scale: float or None. See `TransformerBlock`. Defaults to `None`.
+        initialization: str. `"normal"` (DINO), `"xavier"` (MAE) or `"xavier_split"` (MoCo v3). The class token
+            starts with standard deviation 0.02, MoCo v3's with 1e-6. Defaults to `"normal"`.
+        freeze_patch_embedding: bool. Whether the patch projection keeps its random start values (MoCo v3).
+            Defaults to `False`.
         image_size, mean, std: see `Backbone`. Defaults to `224` and ImageNet's.
 
     Attributes: `patch_size`, `grid` (rows, columns at `image_size`).
 
-    Returns "features" `(batch, width)` and "tokens" `(batch, patches, width)`, both after the final norm; with `keep` `(batch,
-    k)` the tokens are those k patches in that order. "layers": a tuple of each block's `([class token,] patches)`
-    sequences after the final norm. "attention": the last block's weights `(batch, heads, tokens, tokens)`.
+    Returns "features" `(batch, width)` and "tokens" `(batch, patches, width)`, both after the final norm; with
+    `keep` `(batch, k)` the tokens are those k patches in that order. "layers": a tuple of each block's
+    `([class token,] patches)` sequences after the final norm. "attention": the last block's weights `(batch,
+    heads, tokens, tokens)`.
 
     Reference: Dosovitskiy et al., 2021, https://arxiv.org/abs/2010.11929, section 3.1. Reference code:
-    facebookresearch/dino `vision_transformer.py`; facebookresearch/mae `models_mae.py`; facebookresearch/moco-v3 `vits.py`.
+    facebookresearch/dino `vision_transformer.py`; facebookresearch/mae `models_mae.py`;
+    facebookresearch/moco-v3 `vits.py`.
     """
 
     OUTPUTS = ("features", "layers", "attention")
@@ -126,7 +130,9 @@ class ViT(Backbone):
         settings, size = self.settings, self.settings["patch_size"]
         for name, allowed in (("positions", POSITIONS), ("pooling", POOLINGS)):
             if settings[name] not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={settings[name]!r}")
+                raise ValueError(
+                    f"`{name}` must be one of {allowed}. Received: {name}={settings[name]!r}"
+                )
         if settings["pooling"] == "token" and not settings["class_token"]:
             raise ValueError('`pooling="token"` needs a class token. Received: class_token=False')
         if size < 1 or self.image_size % size:
@@ -144,7 +150,9 @@ class ViT(Backbone):
         deviation = 1e-6 if settings["initialization"] == "xavier_split" else 0.02
         self.class_token = self.mask_token = None
         if settings["class_token"]:
-            self.class_token = self._token("class_token", keras.initializers.RandomNormal(stddev=deviation))
+            self.class_token = self._token(
+                "class_token", keras.initializers.RandomNormal(stddev=deviation)
+            )
         if settings["use_mask_token"]:
             self.mask_token = self._token("mask_token", "zeros")
         rows = self.grid[0] * self.grid[1] + settings["class_token"]
@@ -196,7 +204,9 @@ class ViT(Backbone):
             x, attention = x
         x = self.norm(x)
         first = int(self.class_token is not None)
-        features = x[:, 0] if self.settings["pooling"] == "token" else tf.reduce_mean(x[:, first:], 1)
+        features = (
+            x[:, 0] if self.settings["pooling"] == "token" else tf.reduce_mean(x[:, first:], 1)
+        )
         dtype = self.compute_dtype
         result = {"features": tf.cast(features, dtype), "tokens": tf.cast(x[:, first:], dtype)}
         if output == "layers":
@@ -214,7 +224,9 @@ class ViT(Backbone):
         dtype = tokens.dtype
         if mask is not None:
             if self.mask_token is None:
-                raise ValueError("`mask` needs the mask token. Received: use_mask_token=False at construction")
+                raise ValueError(
+                    "`mask` needs the mask token. Received: use_mask_token=False at construction"
+                )
             hidden = tf.cast(tf.convert_to_tensor(self.mask_token), dtype)
             tokens = tf.where(tf.convert_to_tensor(mask)[..., None], hidden, tokens)
         first = int(self.class_token is not None)

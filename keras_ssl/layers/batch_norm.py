@@ -72,7 +72,11 @@ class BatchNormalization(keras.layers.Layer):
 
         def weight(name: str, initializer: Any, trainable: bool) -> keras.Variable:
             return self.add_weight(
-                shape=(channels,), initializer=initializer, name=name, trainable=trainable, autocast=False
+                shape=(channels,),
+                initializer=initializer,
+                name=name,
+                trainable=trainable,
+                autocast=False,
             )
 
         self.gamma = weight("gamma", self.gamma_initializer, True) if self.scale else None
@@ -85,7 +89,9 @@ class BatchNormalization(keras.layers.Layer):
         if training and self.trainable:
             return self._normalize_by_batch(inputs)
         if self._fusible:
-            return self._fused(inputs, self._value(self.moving_mean), self._value(self.moving_variance))[0]
+            return self._fused(
+                inputs, self._value(self.moving_mean), self._value(self.moving_variance)
+            )[0]
         centered = tf.cast(inputs, self._wide) - self._value(self.moving_mean)
         return self._affine(centered, self._value(self.moving_variance))
 
@@ -132,7 +138,9 @@ class BatchNormalization(keras.layers.Layer):
             outputs = outputs + self._value(self.beta)
         return tf.cast(outputs, self.compute_dtype)
 
-    def _fused(self, inputs: tf.Tensor, *statistics: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _fused(
+        self, inputs: tf.Tensor, *statistics: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Runs TensorFlow's kernel; returns outputs, mean and unbiased variance of the batch."""
         channels = inputs.shape[-1]
         x = tf.cast(inputs, self.compute_dtype)

@@ -70,7 +70,9 @@ class MLP(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
-            raise ValueError(f"`widths` must be one or more positive ints. Received: widths={widths}")
+            raise ValueError(
+                f"`widths` must be one or more positive ints. Received: widths={widths}"
+            )
         if output_norm not in OUTPUT_NORMS:
             raise ValueError(
                 f"`output_norm` must be one of {OUTPUT_NORMS}. Received: output_norm={output_norm!r}"
@@ -97,7 +99,9 @@ class MLP(keras.layers.Layer):
         return keras.layers.Dense(
             self.widths[index],
             use_bias=self.output_bias if last else self.use_bias,
-            kernel_initializer=torch_linear_initializer() if initializer is None else initializer.clone(),
+            kernel_initializer=torch_linear_initializer()
+            if initializer is None
+            else initializer.clone(),
             dtype=self.dtype_policy,
             name=f"dense{index}",
         )
@@ -146,6 +150,8 @@ class MLP(keras.layers.Layer):
             "hidden_norm": self.hidden_norm,
             "output_norm": self.output_norm,
             "activation": self.activation,
-            "kernel_initializer": None if initializer is None else keras.initializers.serialize(initializer),
+            "kernel_initializer": None
+            if initializer is None
+            else keras.initializers.serialize(initializer),
             "synchronized": self.synchronized,
         }

@@ -30,7 +30,9 @@ def patchify(images: tf.Tensor, patch_size: int) -> tf.Tensor:
         )
     rows, columns = height // patch_size, width // patch_size
     x = tf.reshape(images, (-1, rows, patch_size, columns, patch_size, channels))
-    x = tf.transpose(x, (0, 1, 3, 2, 4, 5))  # (batch, rows, columns, row in patch, column in patch, channels)
+    x = tf.transpose(
+        x, (0, 1, 3, 2, 4, 5)
+    )  # (batch, rows, columns, row in patch, column in patch, channels)
     return tf.reshape(x, (-1, rows * columns, patch_size * patch_size * channels))
 
 
@@ -100,7 +102,9 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         patches = patchify(images, self.patch_size)
-        return tf.matmul(patches, tf.convert_to_tensor(self.kernel)) + tf.convert_to_tensor(self.bias)
+        return tf.matmul(patches, tf.convert_to_tensor(self.kernel)) + tf.convert_to_tensor(
+            self.bias
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -23,8 +23,8 @@ def sincos_positions(
         dim: int, a multiple of 4. Token width.
         grid: (rows, columns).
         class_token: bool. Whether a row of zeros for the class token comes first. Defaults to `False`.
-        row_first: bool. Which coordinate the first half encodes: the column (False, as in MAE) or the row (True, as
-            in MoCo v3). Defaults to `False`.
+        row_first: bool. Which coordinate the first half encodes: the column (False, as in MAE) or the row
+            (True, as in MoCo v3). Defaults to `False`.
 
     Returns:
         float64 `([1 +] rows * columns, dim)`.
@@ -54,14 +54,14 @@ def _cubic_weight(distance: np.ndarray) -> np.ndarray:
 def bicubic_matrix(source: int, target: int, *, offset: float = 0.0) -> np.ndarray:
     """Returns the matrix that resizes one axis by cubic interpolation.
 
-    PyTorch's `interpolate(mode="bicubic", align_corners=False, antialias=False)`: four taps, a = -0.75, indices clamped at
-    the ends. Output i reads at (i + 0.5) * source / (target + offset) - 0.5.
+    PyTorch's `interpolate(mode="bicubic", align_corners=False, antialias=False)`: four taps, a = -0.75,
+    indices clamped at the ends. Output i reads at (i + 0.5) * source / (target + offset) - 0.5.
 
     Args:
         source: int > 0. Old length.
         target: int > 0. New length.
-        offset: float. DINO, iBOT and DINOv2 ask for a scale of (target + 0.1) / source, which shifts the places that
-            are read: 0.1 for parity with them. Defaults to `0.0`.
+        offset: float. DINO, iBOT and DINOv2 ask for a scale of (target + 0.1) / source, which shifts the
+            places that are read: 0.1 for parity with them. Defaults to `0.0`.
 
     Returns:
         float64 `(target, source)`; rows sum to 1.
@@ -95,7 +95,8 @@ def interpolate_positions(
     source, target = tuple(source), tuple(target)
     if table.shape[1] != source[0] * source[1]:
         raise ValueError(
-            f"Expected a table of {source[0]} * {source[1]} positions. Received: table.shape={tuple(table.shape)}"
+            f"Expected a table of {source[0]} * {source[1]} positions. "
+            f"Received: table.shape={tuple(table.shape)}"
         )
     if source == target:
         return table
@@ -105,7 +106,6 @@ def interpolate_positions(
     )
     dim = table.shape[-1]
     # h, w: old grid; y, x: new grid; d: channel
-    resized = tf.einsum(
-        "yh,xw,hwd->yxd", vertical, horizontal, tf.reshape(table, (*source, dim)), optimize="optimal"
-    )
+    patches = tf.reshape(table, (*source, dim))
+    resized = tf.einsum("yh,xw,hwd->yxd", vertical, horizontal, patches, optimize="optimal")
     return tf.reshape(resized, (1, target[0] * target[1], dim))

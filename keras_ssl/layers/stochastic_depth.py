@@ -12,9 +12,9 @@ def stochastic_depth(
 ) -> tf.Tensor:
     """Drops the residual branch of some samples and scales up the others.
 
-    Each sample's branch is multiplied by 0 with probability `rate`, else by 1 / (1 - rate), so the expectation is the
-    branch. The choice is drawn from (key of the sample, name). Outside training and at rate 0 the branch comes
-    back as it is.
+    Each sample's branch is multiplied by 0 with probability `rate`, else by 1 / (1 - rate), so the expectation
+    is the branch. The choice is drawn from (key of the sample, name). Outside training and at rate 0 the
+    branch comes back as it is.
 
     Args:
         branch: float `(batch, ...)`. What a residual block adds to its input.
@@ -29,7 +29,8 @@ def stochastic_depth(
     Raises:
         ValueError: if `rate` is outside [0, 1), or if samples have to be dropped and `keys` is None.
 
-    Reference: Huang et al., 2016, https://arxiv.org/abs/1603.09382, per sample and with the scaling of timm's drop-path.
+    Reference: Huang et al., 2016, https://arxiv.org/abs/1603.09382, per sample and with the scaling of timm's
+    drop-path.
     """
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")

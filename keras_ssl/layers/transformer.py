@@ -14,14 +14,17 @@ from keras_ssl.layers.stochastic_depth import stochastic_depth
 INITIALIZATIONS = ("normal", "xavier", "xavier_split")
 
 
-def kernel_initializer(initialization: str, *, width: int | None = None) -> keras.initializers.Initializer:
+def kernel_initializer(
+    initialization: str, *, width: int | None = None
+) -> keras.initializers.Initializer:
     """Returns a new initializer for one kernel.
 
     Args:
-        initialization: str. `"normal"`: standard deviation 0.02, DINO (PyTorch's `trunc_normal_` cuts at +-2, 100
-            standard deviations, so it is a plain normal). `"xavier"`: MAE. `"xavier_split"`: MoCo v3, as xavier, but query,
-            key and value count as three matrices.
-        width: int or None. Token width, given for the kernel that holds query, key and value. Defaults to `None`.
+        initialization: str. `"normal"`: standard deviation 0.02, DINO (PyTorch's `trunc_normal_` cuts at +-2,
+            100 standard deviations, so it is a plain normal). `"xavier"`: MAE. `"xavier_split"`: MoCo v3, as
+            xavier, but query, key and value count as three matrices.
+        width: int or None. Token width, given for the kernel that holds query, key and value. Defaults to
+            `None`.
 
     Raises:
         ValueError: if the name is unknown.
@@ -48,25 +51,26 @@ def layer_norm(policy: keras.DTypePolicy, name: str) -> keras.layers.LayerNormal
 class TransformerBlock(keras.layers.Layer):
     """Attention and a two-layer perceptron, each on the normalized tokens and added to them.
 
-    x <- x + s1 * drop(attention(norm1(x))); x <- x + s2 * drop(mlp(norm2(x))). Softmax and layer-norm run in at least
-    float32; GELU is the exact one. The kernel of `qkv` holds query, key and value one after the other, heads in order
-    within each, as in timm.
+    x <- x + s1 * drop(attention(norm1(x))); x <- x + s2 * drop(mlp(norm2(x))). Softmax and layer-norm run in
+    at least float32; GELU is the exact one. The kernel of `qkv` holds query, key and value one after the
+    other, heads in order within each, as in timm.
 
     Args:
         width: int > 0. Token width.
         num_heads: int > 0. Divides `width`.
         mlp_ratio: float > 0. Hidden width of the perceptron over `width`. Defaults to `4.0`.
         drop_path: float in [0, 1). Probability that a sample skips a branch in training. Defaults to `0.0`.
-        layer_scale: float or None. Start value of the learned factors s1, s2 per channel; None: no factors. DINOv2: 1e-5.
-            Defaults to `None`.
-        initialization: str. Of the kernels, see `kernel_initializer`. Biases start at 0. Defaults to `"normal"`.
+        layer_scale: float or None. Start value of the learned factors s1, s2 per channel; None: no factors.
+            DINOv2: 1e-5. Defaults to `None`.
+        initialization: str. Of the kernels, see `kernel_initializer`. Biases start at 0. Defaults to
+            `"normal"`.
 
-    Call: `block(x, training=None, keys=None, return_attention=False)` with x `(batch, tokens, width)` and keys uint32
-    `(batch, 2)`, needed in training if `drop_path` > 0; returns x, or (x, attention `(batch, heads, tokens, tokens)`), rows
-    summing to 1.
+    Call: `block(x, training=None, keys=None, return_attention=False)` with x `(batch, tokens, width)` and keys
+    uint32 `(batch, 2)`, needed in training if `drop_path` > 0; returns x, or (x, attention `(batch, heads,
+    tokens, tokens)`), rows summing to 1.
 
-    Reference: Dosovitskiy et al., 2021, https://arxiv.org/abs/2010.11929, equations 2 and 3; layer scale: Touvron et
-    al., 2021, https://arxiv.org/abs/2103.17239, equation 4.
+    Reference: Dosovitskiy et al., 2021, https://arxiv.org/abs/2010.11929, equations 2 and 3; layer scale:
+    Touvron et al., 2021, https://arxiv.org/abs/2103.17239, equation 4.
     """
 
     def __init__(
@@ -102,7 +106,9 @@ class TransformerBlock(keras.layers.Layer):
 
     def _dense(self, units: int, name: str, split: int | None = None) -> keras.layers.Dense:
         initializer = kernel_initializer(self.initialization, width=split)
-        return keras.layers.Dense(units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+        return keras.layers.Dense(
+            units, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if self.built:
@@ -148,7 +154,9 @@ class TransformerBlock(keras.layers.Layer):
         batch, tokens = tf.shape(x)[0], x.shape[1] or tf.shape(x)[1]
         size = self.width // self.num_heads
         qkv = tf.reshape(self.qkv(x), (batch, tokens, 3, self.num_heads, size))
-        query, key, value = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # (batch, heads, tokens, size)
+        query, key, value = tf.unstack(
+            tf.transpose(qkv, (2, 0, 3, 1, 4))
+        )  # (batch, heads, tokens, size)
         logits = tf.matmul(query * size**-0.5, key, transpose_b=True)
         if logits.dtype in (tf.float16, tf.bfloat16):
             logits = tf.cast(logits, tf.float32)

@@ -70,7 +70,9 @@ def test_resnet50_of_keras_applications(tmp_path):
     original = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3))
     original.set_weights(model.network.get_weights())
     np.testing.assert_allclose(model(x)["map"], original(bgr), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(model(x)["features"], np.mean(original(bgr), (1, 2)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        model(x)["features"], np.mean(original(bgr), (1, 2)), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_dropout_is_not_replica_exact():
@@ -79,7 +81,10 @@ def test_dropout_is_not_replica_exact():
 
 def test_mobilenet_takes_other_sizes_and_precision():
     model = backbones.build(
-        "keras_applications:MobileNetV2", image_size=32, settings={"alpha": 0.35}, dtype="mixed_bfloat16"
+        "keras_applications:MobileNetV2",
+        image_size=32,
+        settings={"alpha": 0.35},
+        dtype="mixed_bfloat16",
     )
     assert model.replica_exact
     np.testing.assert_allclose(model.normalize(pictures()), 2 * pictures() - 1, atol=1e-6)
@@ -91,7 +96,9 @@ def test_mobilenet_takes_other_sizes_and_precision():
 
 
 def test_batch_norm_learns_in_training():
-    model = backbones.build("keras_applications:MobileNetV2", image_size=32, settings={"alpha": 0.35})
+    model = backbones.build(
+        "keras_applications:MobileNetV2", image_size=32, settings={"alpha": 0.35}
+    )
     norm = next(layer for layer in model.network.layers if isinstance(layer, BatchNormalization))
     before = norm.moving_mean.numpy()
     model(pictures())
@@ -114,7 +121,9 @@ def test_wrong_names(name, settings, match):
 
 
 def test_no_tokens_to_choose():
-    model = backbones.build("keras_applications:MobileNetV2", image_size=32, settings={"alpha": 0.35})
+    model = backbones.build(
+        "keras_applications:MobileNetV2", image_size=32, settings={"alpha": 0.35}
+    )
     with pytest.raises(ValueError, match="AdaptedBackbone has none"):
         model(pictures(), keep=np.zeros((3, 1), "int32"))
     with pytest.raises(ValueError, match="output='layers'"):
@@ -134,7 +143,9 @@ def test_resnet_of_keras_hub(tmp_path):
     model = check_contract("keras_hub:ResNetBackbone", tmp_path, settings=HUB_RESNET)
     assert model.replica_exact and model.mean == backbones.IMAGENET_MEAN
     assert any(isinstance(layer, BatchNormalization) for layer in model.network.layers)
-    expected = model.network((pictures() - np.array(model.mean, "float32")) / np.array(model.std, "float32"))
+    expected = model.network(
+        (pictures() - np.array(model.mean, "float32")) / np.array(model.std, "float32")
+    )
     np.testing.assert_allclose(model(pictures())["map"], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -145,10 +156,14 @@ def test_vit_of_keras_hub(tmp_path):
     assert y["tokens"].shape == (3, 16, 16)
     np.testing.assert_array_equal(y["features"], raw[:, 0])
     np.testing.assert_array_equal(y["tokens"], raw[:, 1:])
-    dropping = backbones.build("keras_hub:ViTBackbone", image_size=32, settings={**HUB_VIT, "dropout_rate": 0.1})
+    dropping = backbones.build(
+        "keras_hub:ViTBackbone", image_size=32, settings={**HUB_VIT, "dropout_rate": 0.1}
+    )
     assert not dropping.replica_exact
     with pytest.raises(ValueError, match="weights='imagenet'"):
-        backbones.build("keras_hub:ViTBackbone", image_size=32, weights="imagenet", settings=HUB_VIT)
+        backbones.build(
+            "keras_hub:ViTBackbone", image_size=32, weights="imagenet", settings=HUB_VIT
+        )
 
 
 @needs_hub
@@ -158,7 +173,9 @@ def test_preset_of_keras_hub_brings_its_preprocessing(tmp_path):
 
     saved = keras_hub.models.ResNetBackbone(**HUB_RESNET)
     saved.save_to_preset(str(tmp_path))
-    converter = keras_hub.layers.ResNetImageConverter(scale=[0.01, 0.02, 0.03], offset=[1.0, 2.0, 3.0])
+    converter = keras_hub.layers.ResNetImageConverter(
+        scale=[0.01, 0.02, 0.03], offset=[1.0, 2.0, 3.0]
+    )
     converter.save_to_preset(str(tmp_path))
     model = backbones.build(f"keras_hub:{tmp_path}", image_size=32, weights="imagenet")
     expected = pictures() * 255.0 * np.array([0.01, 0.02, 0.03]) + np.array([1.0, 2.0, 3.0])
@@ -173,4 +190,6 @@ def test_resnet_of_keras_cv(tmp_path):
     model = check_contract("keras_cv:ResNetBackbone", tmp_path, settings=CV_RESNET)
     assert model.replica_exact and model.mean is None
     np.testing.assert_array_equal(model.normalize(pictures()), pictures())
-    np.testing.assert_allclose(model(pictures())["map"], model.network(pictures()), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        model(pictures())["map"], model.network(pictures()), rtol=1e-5, atol=1e-5
+    )

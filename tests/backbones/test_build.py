@@ -35,23 +35,35 @@ def test_shapes_of_the_large_ones(name, expected):
 
 def test_minis_are_small():
     resnet, vit = backbones.build("resnet_mini"), backbones.build("vit_mini")
-    assert resnet.feature_dim == 192 and count(resnet) < 800_000 and resnet.settings["stem"] == "cifar"
+    assert (
+        resnet.feature_dim == 192 and count(resnet) < 800_000 and resnet.settings["stem"] == "cifar"
+    )
     assert vit.feature_dim == 128 and count(vit) < 1_300_000 and vit.grid == (8, 8)
     images = np.zeros((2, 32, 32, 3), "float32")
     assert resnet(images)["features"].shape == (2, 192)
     assert vit(images)["tokens"].shape == (2, 64, 128)
 
 
-@pytest.mark.parametrize(("size", "stem", "patch"), [(32, "cifar", 4), (64, "cifar", 4), (96, "imagenet", 16)])
+@pytest.mark.parametrize(
+    ("size", "stem", "patch"), [(32, "cifar", 4), (64, "cifar", 4), (96, "imagenet", 16)]
+)
 def test_image_size_chooses_stem_and_patch(size, stem, patch):
     assert backbones.build("resnet_mini", image_size=size).settings["stem"] == stem
     assert backbones.build("vit_mini", image_size=size).patch_size == patch
 
 
 def test_settings_win():
-    assert backbones.build("resnet_mini", image_size=32, stem="imagenet").settings["stem"] == "imagenet"
+    assert (
+        backbones.build("resnet_mini", image_size=32, stem="imagenet").settings["stem"]
+        == "imagenet"
+    )
     model = backbones.build("vit_mini", image_size=32, patch_size=8, depth=1, mean=(0.5, 0.5, 0.5))
-    assert (model.patch_size, len(model.blocks), model.mean, model.image_size) == (8, 1, (0.5, 0.5, 0.5), 32)
+    assert (model.patch_size, len(model.blocks), model.mean, model.image_size) == (
+        8,
+        1,
+        (0.5, 0.5, 0.5),
+        32,
+    )
     assert backbones.build("vit_mini", image_size=28, patch_size=14, depth=1).grid == (2, 2)
 
 

@@ -41,9 +41,7 @@ def max_pool(x):
     """3x3, stride 2, one pixel of -inf around."""
     x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     rows, columns = ((length - 3) // 2 + 1 for length in x.shape[1:3])
-    cuts = [
-        x[:, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)
-    ]
+    cuts = [x[:, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)]
     return np.max(cuts, axis=0)
 
 
@@ -51,7 +49,9 @@ class Reference:
     """The network from torchvision's definition, on the variables of a model."""
 
     def __init__(self, model, training):
-        self.v = {v.path.removeprefix("backbone/"): v.numpy().astype("float64") for v in model.variables}
+        self.v = {
+            v.path.removeprefix("backbone/"): v.numpy().astype("float64") for v in model.variables
+        }
         self.settings, self.training, self.running = model.settings, training, {}
 
     def norm(self, x, name):
@@ -74,11 +74,13 @@ class Reference:
                 x = np.maximum(x, 0)
             strided = i == sizes.index(3) + 1
             x = self.norm(
-                convolve(x, self.v[f"{name}/conv{i}/kernel"], stride if strided else 1), f"{name}/norm{i}"
+                convolve(x, self.v[f"{name}/conv{i}/kernel"], stride if strided else 1),
+                f"{name}/norm{i}",
             )
         if f"{name}/shortcut_conv/kernel" in self.v:
             shortcut = self.norm(
-                convolve(shortcut, self.v[f"{name}/shortcut_conv/kernel"], stride), f"{name}/shortcut_norm"
+                convolve(shortcut, self.v[f"{name}/shortcut_conv/kernel"], stride),
+                f"{name}/shortcut_norm",
             )
         return np.maximum(x + shortcut, 0)
 
@@ -89,7 +91,9 @@ class Reference:
         x = max_pool(x) if big else x
         for stage, count in enumerate(self.settings["blocks"], start=1):
             for index in range(count):
-                x = self.block(x, f"stage{stage}_block{index}", 2 if stage > 1 and index == 0 else 1)
+                x = self.block(
+                    x, f"stage{stage}_block{index}", 2 if stage > 1 and index == 0 else 1
+                )
         return x
 
 
@@ -151,8 +155,12 @@ def test_initial_values():
     block = model.stages[0][0]
     np.testing.assert_array_equal(block.norms[0].gamma, np.ones(64))
     np.testing.assert_array_equal(block.norms[1].gamma, np.zeros(64))
-    np.testing.assert_allclose(block.convs[0].kernel.numpy().std(), np.sqrt(2 / (9 * 64)), rtol=0.02)
-    np.testing.assert_allclose(model.stem_conv.kernel.numpy().std(), np.sqrt(2 / (49 * 64)), rtol=0.05)
+    np.testing.assert_allclose(
+        block.convs[0].kernel.numpy().std(), np.sqrt(2 / (9 * 64)), rtol=0.02
+    )
+    np.testing.assert_allclose(
+        model.stem_conv.kernel.numpy().std(), np.sqrt(2 / (49 * 64)), rtol=0.05
+    )
     assert not np.array_equal(block.convs[0].kernel, block.convs[1].kernel)
     x = tf.nn.relu(tf.random.normal((2, 4, 4, 64)))
     np.testing.assert_array_equal(block(x, training=True), x)
@@ -189,7 +197,9 @@ def test_mixed_precision(policy):
     assert {v.dtype for v in model.variables} == {"float32"}
     assert model.normalize(images).dtype == tf.float32
     expected = exact(images.astype("float64"))["features"]
-    assert np.abs(tf.cast(y["features"], "float64") - expected).max() < 0.05 * np.abs(expected).max()
+    assert (
+        np.abs(tf.cast(y["features"], "float64") - expected).max() < 0.05 * np.abs(expected).max()
+    )
 
 
 def test_images_are_normalized_before_they_lose_bits():
@@ -204,7 +214,9 @@ def test_images_are_normalized_before_they_lose_bits():
 
 
 def test_clone_paths_and_saving(tmp_path):
-    model = tiny(stem="cifar", zero_init_residual=True, synchronized=False, mean=(0.5,) * 3, std=(0.25,) * 3)
+    model = tiny(
+        stem="cifar", zero_init_residual=True, synchronized=False, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
     paths = [v.path for v in model.variables]
     assert len(set(paths)) == len(paths) and paths[0] == "backbone/stem_conv/kernel"
     clone = ResNet.from_config(model.get_config())

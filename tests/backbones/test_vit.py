@@ -103,11 +103,14 @@ def test_other_image_sizes_resize_the_positions(size, offset):
     resized = np.einsum("yh,xw,hwd->yxd", rows, columns, patches).reshape(1, -1, WIDTH)
     t["pos_embed"] = np.concatenate([t["pos_embed"][:, :1], resized], axis=1)
     expected = reference(t, pictures(size=size))[0]
-    np.testing.assert_allclose(model(pictures(size=size))["tokens"], expected[:, 1:], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        model(pictures(size=size))["tokens"], expected[:, 1:], rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("vit_tiny", 5_524_416), ("vit_small", 21_665_664), ("vit_base", 85_798_656)]
+    ("name", "count"),
+    [("vit_tiny", 5_524_416), ("vit_small", 21_665_664), ("vit_base", 85_798_656)],
 )
 def test_parameters_equal_timm(name, count):
     """Without a head, patch 16 at 224: DINO's ViT-S and ViT-B."""
@@ -150,7 +153,9 @@ def test_masked_patches_become_the_mask_token_with_their_position():
     images = pictures()
     changed = images.copy()
     changed[0, 0:4, 12:16] = 0.9  # patch 3: row 0, column 3
-    np.testing.assert_array_equal(model(changed, mask=mask)["tokens"], model(images, mask=mask)["tokens"])
+    np.testing.assert_array_equal(
+        model(changed, mask=mask)["tokens"], model(images, mask=mask)["tokens"]
+    )
     assert np.abs(model(images, mask=mask)["tokens"] - model(images)["tokens"]).max() > 1e-3
     np.testing.assert_array_equal(
         model(images, mask=np.zeros((2, PATCHES), bool))["tokens"], model(images)["tokens"]
@@ -190,7 +195,9 @@ def test_fixed_positions(positions):
 
 def test_drop_path_grows_with_depth_and_needs_keys():
     model = ViT(8, 5, 2, patch_size=4, image_size=8, drop_path=0.2)
-    np.testing.assert_allclose([block.drop_path for block in model.blocks], [0, 0.05, 0.1, 0.15, 0.2])
+    np.testing.assert_allclose(
+        [block.drop_path for block in model.blocks], [0, 0.05, 0.1, 0.15, 0.2]
+    )
     model = tiny(drop_path=0.5)
     keys = random.sample_keys(0, tf.range(8, dtype=tf.int64))
     images = pictures(8)
@@ -208,7 +215,13 @@ def test_initial_values():
     np.testing.assert_allclose([v.numpy().std() for v in tokens], 0.02, rtol=0.3)
     assert not normal.mask_token.numpy().any()
     frozen = ViT(
-        64, 1, 4, patch_size=8, image_size=32, initialization="xavier_split", freeze_patch_embedding=True
+        64,
+        1,
+        4,
+        patch_size=8,
+        image_size=32,
+        initialization="xavier_split",
+        freeze_patch_embedding=True,
     )
     assert np.abs(frozen.class_token.numpy()).max() < 1e-5
     limit = np.sqrt(6 / (8 * 8 * 3 + 64))
@@ -248,7 +261,9 @@ def test_mixed_precision(policy):
 
 
 def test_clone_paths_and_saving(tmp_path):
-    model = tiny(use_mask_token=True, layer_scale=0.1, drop_path=0.1, positions="sincos", position_offset=0.1)
+    model = tiny(
+        use_mask_token=True, layer_scale=0.1, drop_path=0.1, positions="sincos", position_offset=0.1
+    )
     paths = [v.path for v in model.variables]
     assert len(set(paths)) == len(paths) and "backbone/block1/qkv/kernel" in paths
     clone = ViT.from_config(model.get_config())
@@ -267,7 +282,11 @@ def test_graph_with_unknown_batch():
         tf.TensorSpec((None, PATCHES), tf.bool),
     ]
     call = tf.function(lambda x, keep, mask: model(x, keep=keep, mask=mask), input_signature=specs)
-    arguments = pictures(dtype="float32"), np.array([[1, 2], [3, 1]], "int32"), np.zeros((2, PATCHES), bool)
+    arguments = (
+        pictures(dtype="float32"),
+        np.array([[1, 2], [3, 1]], "int32"),
+        np.zeros((2, PATCHES), bool),
+    )
     eager = model(arguments[0], keep=arguments[1])
     np.testing.assert_allclose(call(*arguments)["tokens"], eager["tokens"], atol=1e-5)
 

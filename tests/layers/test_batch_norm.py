@@ -66,7 +66,9 @@ def test_equals_the_formula(shape, cls, dtype):
         mean = 0.7 * mean + 0.3 * batch_mean
         variance = 0.7 * variance + 0.3 * batch_variance
         assert y.dtype == dtype
-        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 1e-12)
+        np.testing.assert_allclose(
+            y, expected, rtol=1e-5, atol=1e-5 if dtype == "float32" else 1e-12
+        )
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(layer.moving_mean, mean, rtol=tolerance)
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
@@ -162,18 +164,31 @@ def test_half_precision_keeps_statistics_in_float32(cls, policy):
 
 def test_config_round_trip():
     layer = BatchNormalization(
-        0.8, 1e-3, center=False, synchronized=False, gamma_initializer="zeros", name="norm", dtype="mixed_bfloat16"
+        0.8,
+        1e-3,
+        center=False,
+        synchronized=False,
+        gamma_initializer="zeros",
+        name="norm",
+        dtype="mixed_bfloat16",
     )
     clone = BatchNormalization.from_config(layer.get_config())
     assert clone.get_config() == layer.get_config()
-    assert (clone.momentum, clone.epsilon, clone.center, clone.synchronized) == (0.8, 1e-3, False, False)
+    assert (clone.momentum, clone.epsilon, clone.center, clone.synchronized) == (
+        0.8,
+        1e-3,
+        False,
+        False,
+    )
     assert isinstance(clone.gamma_initializer, keras.initializers.Zeros)
 
 
 def test_graph_equals_eager():
     x = tf.random.normal((4, 6, 6, 3))
     eager, graph = (filled(BatchNormalization(), x.shape) for _ in range(2))
-    compiled = tf.function(lambda x: graph(x, training=True), input_signature=[tf.TensorSpec((None, 6, 6, 3))])
+    compiled = tf.function(
+        lambda x: graph(x, training=True), input_signature=[tf.TensorSpec((None, 6, 6, 3))]
+    )
     np.testing.assert_allclose(compiled(x), eager(x, training=True), atol=1e-6)
     np.testing.assert_allclose(graph.moving_variance, eager.moving_variance, rtol=1e-6)
 
@@ -261,6 +276,10 @@ print("equal")
 def test_two_replicas_equal_one(subprocess_env):
     """Outputs, gradients and running statistics; unsynchronized replicas differ, but not in running statistics."""
     done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS], env=subprocess_env, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", TWO_REPLICAS],
+        env=subprocess_env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

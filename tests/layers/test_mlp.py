@@ -18,7 +18,14 @@ HEADS = {
     "swav": (
         (8, 4),
         {},
-        ["dense0/kernel", "dense0/bias", "norm0/gamma", "norm0/beta", "dense1/kernel", "dense1/bias"],
+        [
+            "dense0/kernel",
+            "dense0/bias",
+            "norm0/gamma",
+            "norm0/beta",
+            "dense1/kernel",
+            "dense1/bias",
+        ],
     ),
     "byol": (
         (8, 4),
@@ -38,7 +45,14 @@ HEADS = {
     "simsiam": (
         (8, 4),
         {"use_bias": False, "output_norm": "full"},
-        ["dense0/kernel", "norm0/gamma", "norm0/beta", "dense1/kernel", "norm1/gamma", "norm1/beta"],
+        [
+            "dense0/kernel",
+            "norm0/gamma",
+            "norm0/beta",
+            "dense1/kernel",
+            "norm1/gamma",
+            "norm1/beta",
+        ],
     ),
 }
 
@@ -53,7 +67,10 @@ def fill(layer, seed=0):
 
 def reference(layer, x):
     """Linear, batch-norm by batch statistics, activation, layer by layer in float64."""
-    values = {variable.path.split("/", 1)[1]: variable.numpy().astype("float64") for variable in layer.variables}
+    values = {
+        variable.path.split("/", 1)[1]: variable.numpy().astype("float64")
+        for variable in layer.variables
+    }
     last = len(layer.widths) - 1
     for i in range(last + 1):
         x = x @ values[f"dense{i}/kernel"] + values.get(f"dense{i}/bias", 0.0)
@@ -61,7 +78,11 @@ def reference(layer, x):
             x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
             x = x * values.get(f"norm{i}/gamma", 1.0) + values.get(f"norm{i}/beta", 0.0)
         if i < last:
-            x = np.maximum(x, 0) if layer.activation == "relu" else 0.5 * x * (1 + erf(x / np.sqrt(2)))
+            x = (
+                np.maximum(x, 0)
+                if layer.activation == "relu"
+                else 0.5 * x * (1 + erf(x / np.sqrt(2)))
+            )
     return x
 
 
@@ -70,7 +91,9 @@ def test_heads_have_their_variables_and_their_formula(head):
     widths, settings, names = HEADS[head]
     layer = MLP(widths, dtype="float64", name="head", **settings)
     layer.build((None, 6))
-    assert sorted(v.path for v in layer.trainable_variables) == sorted(f"head/{name}" for name in names)
+    assert sorted(v.path for v in layer.trainable_variables) == sorted(
+        f"head/{name}" for name in names
+    )
     fill(layer)
     x = np.random.default_rng(1).normal(size=(16, 6))
     expected = reference(layer, x)
@@ -120,8 +143,12 @@ def test_seed_fixes_the_kernels():
 
 def test_gelu_is_exact():
     """0.8413 = Phi(1); the tanh formula gives 0.84119 at 1 and differs by 2e-4 at 2."""
-    layer = MLP((1, 1), activation="gelu", hidden_norm=False, use_bias=False, kernel_initializer="ones")
-    np.testing.assert_allclose(layer(tf.constant([[1.0], [2.0]])), [[0.8413447], [1.9544997]], rtol=1e-6)
+    layer = MLP(
+        (1, 1), activation="gelu", hidden_norm=False, use_bias=False, kernel_initializer="ones"
+    )
+    np.testing.assert_allclose(
+        layer(tf.constant([[1.0], [2.0]])), [[0.8413447], [1.9544997]], rtol=1e-6
+    )
 
 
 def test_mixed_precision_and_config():

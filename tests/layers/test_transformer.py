@@ -40,7 +40,8 @@ def reference(layer, x, factors=(1.0, 1.0)):
     for b in range(len(x)):
         for h in range(HEADS):
             q, k, value = (
-                qkv[b, :, third * WIDTH + h * size : third * WIDTH + (h + 1) * size] for third in range(3)
+                qkv[b, :, third * WIDTH + h * size : third * WIDTH + (h + 1) * size]
+                for third in range(3)
             )
             for i in range(x.shape[1]):
                 scores = np.array([q[i] @ k[j] / np.sqrt(size) for j in range(x.shape[1])])
@@ -50,7 +51,9 @@ def reference(layer, x, factors=(1.0, 1.0)):
     x = x + factors[0] * v.get("scale1", 1.0) * attention
     hidden = norm(x, v, "norm2") @ v["hidden/kernel"] + v["hidden/bias"]
     hidden = 0.5 * hidden * (1 + erf(hidden / np.sqrt(2)))
-    return x + factors[1] * v.get("scale2", 1.0) * (hidden @ v["output/kernel"] + v["output/bias"]), weights
+    return x + factors[1] * v.get("scale2", 1.0) * (
+        hidden @ v["output/kernel"] + v["output/bias"]
+    ), weights
 
 
 @pytest.mark.parametrize(
@@ -98,9 +101,15 @@ def test_drop_path_drops_each_branch_by_its_own_name():
     seen = set()
     for sample in range(count):
         options = {
-            (a, b): reference(layer, x[sample : sample + 1], (a, b))[0] for a in (0.0, 2.0) for b in (0.0, 2.0)
+            (a, b): reference(layer, x[sample : sample + 1], (a, b))[0]
+            for a in (0.0, 2.0)
+            for b in (0.0, 2.0)
         }
-        matches = [pair for pair, expected in options.items() if np.allclose(y[sample], expected[0], atol=1e-9)]
+        matches = [
+            pair
+            for pair, expected in options.items()
+            if np.allclose(y[sample], expected[0], atol=1e-9)
+        ]
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) == 4
