@@ -105,6 +105,12 @@ def test_queue_rows_take_part_and_get_no_codes():
     assert np.abs(together - off).max() > 1e-3
 
 
+def test_compiles():
+    scores, extra = draw(6, 4), draw(8, 4, seed=1)
+    compiled = tf.function(sinkhorn_codes, jit_compile=True)(scores, extra=extra)
+    np.testing.assert_allclose(compiled, sinkhorn_codes(scores, extra=extra), rtol=1e-9)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="iterations=0"):
         sinkhorn_codes(draw(4, 3), iterations=0)

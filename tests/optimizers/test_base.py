@@ -156,6 +156,27 @@ def test_refused_step_changes_nothing_but_the_counter(make):
     assert all(np.all(np.isfinite(number)) for number in state(optimizer, variables))
 
 
+@pytest.mark.parametrize("make", EVERY)
+def test_compiled_step_equals_the_plain_one(make):
+    """XLA may round differently, hence the tolerance; the refused step is part of the program."""
+
+    def run(jit_compile):
+        keras.utils.set_random_seed(1)
+        variables, optimizer = two_layers().trainable_variables, make()
+        optimizer.build(variables)
+
+        @tf.function(jit_compile=jit_compile)
+        def step(finite):
+            optimizer.apply_if(finite, ones(variables), variables)
+
+        for finite in (True, False, True):
+            step(tf.constant(finite))
+        return state(optimizer, variables)
+
+    for plain, compiled in zip(run(False), run(True), strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-6)
+
+
 def test_none_gradient_leaves_its_variable_alone():
     variables = two_layers().trainable_variables
     optimizer = AdamW(0.1)
