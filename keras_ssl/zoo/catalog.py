@@ -18,7 +18,7 @@ _INSTALLED = Path(__file__).resolve().parent / "entries"
 _CHECKOUT = Path(__file__).resolve().parents[2] / "zoo"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Entry:
     """One published encoder.
 
@@ -45,6 +45,9 @@ class Entry:
     @property
     def backbone(self) -> str:
         return self.recipe["backbone"]
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.line()}>"
 
     def line(self) -> str:
         """Returns what it is and what was measured, in one line."""

@@ -177,6 +177,7 @@ def test_list_filters_by_method_and_backbone(encoder):
     assert [entry.name for entry in zoo.list(method="simclr")] == ["b"]
     assert [entry.name for entry in zoo.list(backbone="tiny")] == ["a", "b"]
     assert zoo.list(method="byol", backbone="resnet50") == []
+    assert repr(zoo.list()[0]) == f"<Entry {zoo.list()[0].line()}>"
     assert (
         zoo.list()[0].line()
         == "a: byol, tiny, squares, 32 px, 3 epochs; k-NN 81.2 %, linear not run"
