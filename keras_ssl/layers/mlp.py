@@ -34,7 +34,8 @@ class MLP(keras.layers.Layer):
     | head | settings |
     | --- | --- |
     | SimCLR | `use_bias=False, output_norm="scale", kernel_initializer=RandomNormal(stddev=0.01)` |
-    | SwAV, MoCo v2 without norm | `(2048, 128)`, `hidden_norm=False` for MoCo v2 |
+    | SwAV | the defaults |
+    | MoCo v2 | `hidden_norm=False` |
     | BYOL, VICReg | `output_bias=False` |
     | Barlow Twins | `use_bias=False` |
     | MoCo v3 | `use_bias=False, output_norm="plain"` |
@@ -49,7 +50,8 @@ class MLP(keras.layers.Layer):
             only) or `"plain"` (neither). Defaults to `"none"`.
         activation: str. `"relu"` or `"gelu"` (exact). Defaults to `"relu"`.
         kernel_initializer: initializer or None; None is PyTorch's default for linear layers, uniform in
-            +-1/sqrt(fan_in). Each layer draws its own numbers. Biases start at 0. Defaults to `None`.
+            +-1/sqrt(fan_in). Each layer draws its own numbers, unless the initializer has a seed. Biases start at 0.
+            Defaults to `None`.
         synchronized: bool. Whether batch-norm uses the statistics of all replicas. Defaults to `True`.
 
     Input: `(batch, ..., features)`. Output: `(batch, ..., widths[-1])`.
