@@ -15,8 +15,9 @@ def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.di
     """Returns the strategy of this name. Call it before any other TensorFlow operation.
 
     Args:
-        name: str. `"auto"` takes all GPUs when there are some (mirrored when several), else one CPU device; `"cpu"` and `"gpu"`
-            take one device; `"mirrored"` all GPUs, or `replicas` logical devices of the CPU when there is no GPU;
+        name: str. `"auto"` takes all GPUs when there are some (mirrored when several), else one CPU device;
+            `"cpu"` and `"gpu"` take one device; `"mirrored"` all GPUs, or `replicas` logical devices of the CPU
+            when there is no GPU;
             `"multiworker"` one worker of the cluster in `TF_CONFIG`; `"tpu"` the TPU that the environment names.
             Defaults to `"auto"`.
         replicas: int. Number of devices for `"mirrored"`. Defaults to all GPUs, or 2 on a CPU.
@@ -52,7 +53,8 @@ def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.di
 def _one_gpu(count: int) -> tf.distribute.Strategy:
     if not count:
         raise StrategyError(
-            "Expected a GPU that TensorFlow can see for --strategy gpu. Received: none; install the `cuda` extra or use --strategy cpu."
+            "Expected a GPU that TensorFlow can see for --strategy gpu. Received: none; "
+            "install the `cuda` extra or use --strategy cpu."
         )
     return tf.distribute.OneDeviceStrategy("/gpu:0")
 

@@ -1,8 +1,9 @@
-"""Layers: batch-norm, heads, transformer blocks, patches and positions."""
+"""Layers: heads, parts of backbones, and the state of methods."""
 
 from keras_ssl.layers.batch_norm import BatchNormalization
 from keras_ssl.layers.center import Center
 from keras_ssl.layers.ema import clone_frozen, copy_weights, ema_pairs, update_ema
+from keras_ssl.layers.mae_decoder import MAEDecoder
 from keras_ssl.layers.masking import gather_tokens, num_kept, random_keep_indices, restore_tokens
 from keras_ssl.layers.mlp import MLP
 from keras_ssl.layers.patches import PatchEmbedding, patchify, unpatchify
@@ -15,6 +16,7 @@ from keras_ssl.layers.transformer import TransformerBlock
 
 __all__ = [
     "MLP",
+    "MAEDecoder",
     "BatchNormalization",
     "Center",
     "PatchEmbedding",

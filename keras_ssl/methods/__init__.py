@@ -7,10 +7,15 @@ from typing import Any
 
 METHODS = {
     "simclr": "SimCLR",
+    "swav": "SwAV",
+    "byol": "BYOL",
+    "dino": "DINO",
+    "mae": "MAE",
+    "rotnet": "RotNet",
 }
 
 _FILES = {name: file for file, name in METHODS.items()}
-_FILES |= {"SSLModel": "base", "RunInfo": "base"}
+_FILES |= {"SSLModel": "base", "RunInfo": "inputs"}
 __all__ = ["METHODS", "get_method", *_FILES]
 
 

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_ssl import random
-from keras_ssl.distribution import global_sum, num_replicas, replica_id
-from keras_ssl.layers import clone_frozen, copy_weights, update_ema
-from keras_ssl.methods.scaling import LossScale, clip_gradients
+from keras_ssl.distribution import global_sum, num_replicas
+from keras_ssl.layers import copy_weights, update_ema
+from keras_ssl.losses import l2_normalize
+from keras_ssl.methods.inputs import RunInfo
+from keras_ssl.methods.scaling import clip_gradients
+from keras_ssl.methods.training import Trainer, Views
 from keras_ssl.optimizers import ParameterGroup, SSLOptimizer
-from keras_ssl.views import ViewEngine, ViewRecipe, check_recipe, get_recipe
 
-Views = dict[str, tf.Tensor]
 Embeddings = dict[str, tf.Tensor]
 Aux = dict[str, tf.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class RunInfo:
-    """What a method learns about the run when it is bound to it.
-
-    Attributes:
-        num_samples: int. Images in the source.
-        steps_per_epoch: int. Steps of one epoch.
-        total_steps: int. Steps of the whole run; schedules end there.
-        global_batch: int. Images in one step over all replicas.
-        replicas: int. Replicas in sync.
-    """
-
-    num_samples: int
-    steps_per_epoch: int
-    total_steps: int
-    global_batch: int
-    replicas: int = 1
-
-
-class SSLModel(keras.Model):
+class SSLModel(Trainer):
     """Base class of the methods: a `keras.Model` whose `train_step` learns from images alone.
 
     A subclass declares `view_spec`, `recipes` and `exported`, builds its heads in `__init__`, writes `embed` and
@@ -53,26 +35,17 @@ class SSLModel(keras.Model):
     Args:
         backbone: Backbone. Maps RGB in [0, 1] to {"features": `(batch, feature_dim)`, ...}.
         name: str. Defaults to the class name.
+        **settings: The method's own arguments; kept as attributes and in the config.
     """
 
-    view_spec: Mapping[str, int | None] = {}
-    recipes: Mapping[str, str] = {}  # default view recipe: {"small": ..., "large": ...}
-    needs_sample_id = False
     exported = "student"
 
-    def __init__(self, *, backbone: keras.Model, name: str | None = None):
+    def __init__(self, backbone: keras.Model, *, name: str | None = None, **settings: Any):
         super().__init__(name=name)
-        del (
-            self.loss
-        )  # Keras sets an attribute of this name; here `loss` is the method's mathematics
         self.backbone = backbone
-        self.step = self.add_weight(
-            shape=(), dtype="int64", initializer="zeros", trainable=False, name="step"
-        )
-        self.run: RunInfo | None = None
-        self.view_engine: Callable[..., Views] | None = None
-        self.seed = 0
-        self.loss_scale: LossScale | None = None
+        self._settings = settings
+        for setting, value in settings.items():
+            setattr(self, setting, value)
 
     # What a method writes ------------------------------------------------------------------------------------
 
@@ -97,6 +70,11 @@ class SSLModel(keras.Model):
         """Variables with their own learning rate, decay or frozen start, for the optimizers of this library."""
         return []
 
+    @property
+    def embedding_dim(self) -> int:
+        """Size of the embeddings whose spread is reported as `embedding_std`."""
+        return self.backbone.feature_dim
+
     def teacher_momentum_at(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the teacher momentum m at this step, in [0, 1]."""
         raise TypeError(
@@ -107,15 +85,11 @@ class SSLModel(keras.Model):
         """Returns the values of the loss that mean nothing is learned, by name, for the doctor."""
         return {}
 
-    # The verbs of a training step ----------------------------------------------------------------------------
+    def collapsed_loss(self) -> dict[str, float]:
+        """Returns the values of the loss that constant embeddings give, by name, for the doctor."""
+        return {}
 
-    def make_views(self, data: Any) -> Views:
-        """Returns the groups of views of a batch, plus `keys` uint32 `(batch, 2)`."""
-        batch = self._as_batch(data)
-        if "views" in batch:
-            return batch["views"]
-        keys = random.sample_keys(self.seed, batch["position"])
-        return self.view_engine(batch["inputs"]["image"], keys, batch.get("aspect"))
+    # The verbs of a training step ----------------------------------------------------------------------------
 
     def features(
         self,
@@ -212,127 +186,9 @@ class SSLModel(keras.Model):
             self.optimizer.set_parameter_groups(self.parameter_groups)
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        if int(self.step) == 0:
+        if int(tf.convert_to_tensor(self.step)) == 0:
             for teacher, student in self.ema_pairs:
                 copy_weights(teacher, student)
-
-    def compile(
-        self,
-        optimizer: keras.optimizers.Optimizer | str = "adam",
-        *,
-        views: str | ViewRecipe | Callable[..., Views] | None = None,
-        seed: int = 0,
-        clip_norm: float | None = None,
-        clip_mode: str = "global",
-        jit_compile: bool = False,
-        steps_per_execution: int = 1,
-    ) -> SSLModel:
-        """Sets how to train.
-
-        Args:
-            optimizer: Keras optimizer or its name. Those of `keras_ssl.optimizers` also honor the method's parameter groups.
-                Defaults to `"adam"`.
-            views: str, ViewRecipe or callable `(images, keys, aspect) -> views`. What the networks are shown. Defaults to the
-                method's recipe for small images up to 64 pixels, else to the authors' ImageNet recipe.
-            seed: int. Seed of all randomness of the views. Defaults to `0`.
-            clip_norm: float. Largest norm of the summed gradient, or None. Defaults to `None`.
-            clip_mode: str. `"global"` norm of all gradients or `"tensor"`, each alone. Defaults to `"global"`.
-            jit_compile: bool. XLA around the step of each replica. Defaults to `False`.
-            steps_per_execution: int. Steps in one call of the train function; must divide the steps of an epoch. Defaults to `1`.
-
-        Returns:
-            The model itself, so that `SimCLR(...).compile(...).fit(...)` reads.
-
-        Raises:
-            ValueError: If the views do not fit the method, or XLA is asked on several CPU replicas.
-        """
-        if clip_mode not in ("global", "tensor"):
-            raise ValueError(
-                f"Expected clip_mode to be 'global' or 'tensor'. Received: clip_mode={clip_mode!r}"
-            )
-        strategy = self.distribute_strategy
-        if (
-            jit_compile
-            and strategy.num_replicas_in_sync > 1
-            and not tf.config.list_physical_devices("GPU")
-        ):
-            raise ValueError(
-                "Expected jit_compile=False with several CPU replicas: XLA cannot compile their collectives."
-            )
-        with strategy.scope():
-            if views is None:
-                views = self.recipes["small" if max(self.backbone.image_size) <= 64 else "large"]
-            if isinstance(views, str):
-                views = get_recipe(views)
-            if isinstance(views, ViewRecipe):
-                check_recipe(views, self.view_spec)
-                views = ViewEngine(views)
-            self.view_engine, self.seed = views, seed
-            self.clip_norm, self.clip_mode = clip_norm, clip_mode
-            if self.dtype_policy.name == "mixed_float16" and self.loss_scale is None:
-                self.loss_scale = LossScale()
-            super().compile(
-                optimizer=optimizer,
-                jit_compile=jit_compile,
-                steps_per_execution=steps_per_execution,
-                auto_scale_loss=False,
-            )
-        return self
-
-    def fit(
-        self,
-        x: Any = None,
-        *,
-        epochs: int = 1,
-        batch_size: int = 256,
-        steps_per_epoch: int | None = None,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains on images, as `keras.Model.fit` does.
-
-        Args:
-            x: `tf.data.Dataset` of batches of images, `(images, labels)` or the library's own batches; or an array of images
-                `(samples, height, width, 3)`, uint8 or float in [0, 1]. Labels are not read.
-            epochs: int. Defaults to `1`.
-            batch_size: int. Images in a step, for arrays only. Defaults to `256`.
-            steps_per_epoch: int. Needed when the dataset does not know its length. Defaults to `None`.
-            **kwargs: As for `keras.Model.fit`.
-
-        Returns:
-            The Keras history.
-
-        Raises:
-            ValueError: If the batches do not fit the method, or the length is unknown.
-        """
-        dataset, batch, steps = _as_dataset(x, batch_size, steps_per_epoch, self.seed)
-        if self.run is None:
-            with self.distribute_strategy.scope():
-                replicas = self.distribute_strategy.num_replicas_in_sync
-                self.bind(RunInfo(steps * batch, steps, steps * epochs, batch, replicas))
-        return super().fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs)
-
-    def make_train_function(self, force: bool = False) -> Callable:
-        """Returns the function of one execution: XLA inside each replica, logs averaged over them."""
-        if self.train_function is not None and not force:
-            return self.train_function
-        strategy, executions = self.distribute_strategy, self.steps_per_execution
-        step = (
-            tf.function(self.train_step, jit_compile=True) if self.jit_compile else self.train_step
-        )
-
-        def one(batch: Any) -> dict[str, tf.Tensor]:
-            logs = strategy.run(step, args=(batch,))
-            return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
-
-        @tf.function(reduce_retracing=True)
-        def train(iterator: Any) -> dict[str, tf.Tensor]:
-            logs = one(next(iterator))
-            for _ in tf.range(executions - 1):
-                logs = one(next(iterator))
-            return logs
-
-        self.train_function = train
-        return train
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns the loss of a batch in inference mode; changes nothing."""
@@ -355,7 +211,8 @@ class SSLModel(keras.Model):
         return self.encoders()["image"](inputs, training=training)["features"]
 
     def get_config(self) -> dict[str, Any]:
-        config = {"backbone": keras.saving.serialize_keras_object(self.backbone), "name": self.name}
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        config = {"backbone": backbone, "name": self.name, **self._settings}
         if self.run is not None:
             config["run"] = dataclasses.asdict(self.run)
         return config
@@ -370,25 +227,6 @@ class SSLModel(keras.Model):
             model.bind(RunInfo(**run))
         return model
 
-    # Internals -----------------------------------------------------------------------------------------------
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Nothing to build: all weights exist after `__init__` and `bind`."""
-
-    def _as_batch(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, Mapping):
-            return dict(data)
-        images = data[0] if isinstance(data, tuple | list) else data
-        if self.needs_sample_id:
-            raise ValueError(
-                f"Expected batches with `sample_id` for {type(self).__name__}: it keeps one record for each image. "
-                "Received: images alone; use keras_ssl.pretrain or keras_ssl.data.SampleStream."
-            )
-        rows = tf.range(tf.shape(images)[0], dtype=tf.int32)
-        first = replica_id() * tf.shape(images)[0]
-        position = self.step.value * self.run.global_batch + tf.cast(first + rows, tf.int64)
-        return {"inputs": {"image": images}, "position": position}
-
     def _apply(
         self,
         optimizer: keras.optimizers.Optimizer,
@@ -396,47 +234,29 @@ class SSLModel(keras.Model):
         variables: list[keras.Variable],
         finite: tf.Tensor,
     ) -> None:
-        share = [gradient / num_replicas() for gradient in gradients]  # Keras sums them again
         if isinstance(optimizer, SSLOptimizer):
-            optimizer.apply_if(finite, share, variables)
-        else:
-            optimizer.apply([tf.where(finite, g, tf.zeros_like(g)) for g in share], variables)
+            optimizer.apply_if(finite, gradients, variables, reduced=True)
+            return
+        share = [tf.where(finite, g, tf.zeros_like(g)) / num_replicas() for g in gradients]
+        optimizer.apply(share, variables)  # Keras sums over the replicas once more
 
 
-def make_teacher(student: keras.layers.Layer) -> keras.layers.Layer:
-    """Returns an exact copy of the student that no optimizer touches; its batch-norm still follows `training`."""
-    return clone_frozen(student)
+def batch_first(x: tf.Tensor, views: int) -> tf.Tensor:
+    """Turns view-major rows `(views * batch, d)` into `(batch, views, d)`."""
+    return tf.transpose(tf.reshape(x, [views, -1, x.shape[-1]]), [1, 0, 2])
 
 
-def _as_dataset(
-    x: Any, batch_size: int, steps_per_epoch: int | None, seed: int
-) -> tuple[tf.data.Dataset, int, int]:
-    """Returns the dataset, its batch size and the steps of an epoch."""
-    if not isinstance(x, tf.data.Dataset):
-        if getattr(x, "ndim", 0) != 4 or len(x) < batch_size:
-            raise ValueError(
-                f"Expected images (samples, height, width, 3) with at least batch_size={batch_size} samples. "
-                f"Received: {type(x).__name__} of shape {getattr(x, 'shape', None)}"
-            )
-        dataset = (
-            tf.data.Dataset.from_tensor_slices(x)
-            .shuffle(len(x), seed=seed)
-            .batch(batch_size, drop_remainder=True)
-        )
-        return dataset.prefetch(2), batch_size, steps_per_epoch or len(x) // batch_size
-    element = next(iter(x.take(1)), None)
-    if element is None:
-        raise ValueError("Expected a dataset with at least one batch. Received: an empty one.")
-    image = tf.nest.flatten(
-        element["inputs"] if isinstance(element, Mapping) and "inputs" in element else element
-    )[0]
-    if image.shape.rank != 4:
-        raise ValueError(
-            f"Expected batches of images (batch, height, width, 3). Received: shape {tuple(image.shape)}"
-        )
-    steps = steps_per_epoch or int(x.cardinality())
-    if steps < 1:
-        raise ValueError(
-            f"Expected steps_per_epoch for a dataset of unknown length. Received: steps_per_epoch={steps_per_epoch}"
-        )
-    return x, int(image.shape[0]), steps
+def embedding_std(z: tf.Tensor) -> tf.Tensor:
+    """Returns the standard deviation of unit embeddings over the batch, mean over dimensions.
+
+    About 1/sqrt(d) when they spread evenly, 0 when they have collapsed; of this replica's rows.
+
+    Args:
+        z: `(batch, d)`.
+    """
+    return tf.reduce_mean(tf.math.reduce_std(l2_normalize(tf.stop_gradient(z)), axis=0))
+
+
+def mean_entropy(p: tf.Tensor) -> tf.Tensor:
+    """Returns the entropy in nats of the rows of probabilities `p`, mean over the rows."""
+    return -tf.reduce_mean(tf.reduce_sum(p * tf.math.log(p + 1e-12), -1))

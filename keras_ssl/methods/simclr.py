@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from keras_ssl.distribution import gather, replica_id
 from keras_ssl.layers import MLP
 from keras_ssl.losses import nt_xent_loss
-from keras_ssl.methods.base import Aux, Embeddings, SSLModel, Views
+from keras_ssl.methods.base import Aux, Embeddings, SSLModel, Views, embedding_std
 
 
 @keras.saving.register_keras_serializable(package="keras_ssl")
@@ -31,7 +32,7 @@ class SimCLR(SSLModel):
     Views: `global` `(2, batch, height, width, 3)` in [0, 1].
 
     Metrics: `loss`; `contrast_accuracy`, share of images whose other view is the nearest among all second views;
-    `contrast_entropy`, nats; `gradient_norm`.
+    `contrast_entropy`, nats; `embedding_std`; `gradient_norm`.
 
     Example:
 
@@ -62,20 +63,29 @@ class SimCLR(SSLModel):
         temperature: float = 0.1,
         name: str | None = None,
     ):
-        super().__init__(backbone=backbone, name=name)
+        super().__init__(
+            backbone,
+            name=name,
+            hidden_dim=hidden_dim,
+            projection_dim=projection_dim,
+            num_projector_layers=num_projector_layers,
+            temperature=temperature,
+        )
         if temperature <= 0:
             raise ValueError(f"Expected temperature above 0. Received: temperature={temperature}")
-        self.hidden_dim, self.projection_dim = hidden_dim, projection_dim
-        self.num_projector_layers, self.temperature = num_projector_layers, temperature
         hidden = [hidden_dim or backbone.feature_dim] * (num_projector_layers - 1)
         self.projector = MLP(
             [*hidden, projection_dim],
             use_bias=False,
-            final_batch_norm="scale",
+            output_norm="scale",
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
             name="projector",
         )
         self.projector.build((None, backbone.feature_dim))
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.projection_dim
 
     def embed(self, views: Views, training: bool) -> Embeddings:
         h = self.features(
@@ -86,7 +96,7 @@ class SimCLR(SSLModel):
 
     def loss(self, embeddings: Embeddings, views: Views) -> tuple[tf.Tensor, Aux]:
         z_a, z_b = embeddings["z_a"], embeddings["z_b"]
-        return nt_xent_loss(
+        loss, metrics = nt_xent_loss(
             z_a,
             z_b,
             temperature=self.temperature,
@@ -94,20 +104,12 @@ class SimCLR(SSLModel):
             all_z_b=gather(z_b),
             offset=replica_id() * tf.shape(z_a)[0],
         )
+        return loss, {**metrics, "embedding_std": embedding_std(z_a)}
 
-    def train_step(self, data) -> dict[str, tf.Tensor]:
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         views = self.make_views(data)
         aux = self.gradient_step(views)
         return self.report(aux)
 
     def trivial_loss(self) -> dict[str, float]:
         return {"ln(2N - 1)": math.log(2 * self.run.global_batch - 1)}
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "num_projector_layers": self.num_projector_layers,
-            "temperature": self.temperature,
-        }

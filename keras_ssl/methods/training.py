@@ -1,0 +1,188 @@
+"""The Keras side of the contract: compile, fit, the train function, and batches of many forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_ssl import random
+from keras_ssl import views as view_recipes
+from keras_ssl.distribution import replica_id
+from keras_ssl.methods.inputs import RunInfo, as_dataset
+from keras_ssl.methods.scaling import LossScale
+
+Views = dict[str, tf.Tensor]
+
+
+class Trainer(keras.Model):
+    """A `keras.Model` that trains on views of images under every strategy.
+
+    Keras's own train function puts XLA around all replicas at once and fails with steps_per_execution under a
+    strategy; this one compiles inside each replica. Nothing here knows a method.
+    """
+
+    view_spec: Mapping[str, int | None] = {}
+    recipes: Mapping[str, str] = {}  # default view recipe: {"small": ..., "large": ...}
+    needs_sample_id = False
+
+    def __init__(self, *, name: str | None = None):
+        super().__init__(name=name)
+        del (
+            self.loss
+        )  # Keras sets an attribute of this name; here `loss` is the method's mathematics
+        self.step = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="step"
+        )
+        self.run: RunInfo | None = None
+        self.view_engine: Callable[..., Views] | None = None
+        self.seed = 0
+        self.loss_scale: LossScale | None = None
+        self.clip_norm, self.clip_mode = None, "global"
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "adam",
+        *,
+        views: str | view_recipes.ViewRecipe | Callable[..., Views] | None = None,
+        seed: int = 0,
+        clip_norm: float | None = None,
+        clip_mode: str = "global",
+        jit_compile: bool = False,
+        steps_per_execution: int = 1,
+    ) -> Trainer:
+        """Sets how to train.
+
+        Args:
+            optimizer: Keras optimizer or its name. Those of `keras_ssl.optimizers` also honor the method's
+                parameter groups. Defaults to `"adam"`.
+            views: str, ViewRecipe or callable `(images, keys, aspect) -> views`. What the networks are shown.
+                Defaults to the method's recipe for small images up to 64 pixels, else to the authors' ImageNet
+                recipe.
+            seed: int. Seed of all randomness of the views. Defaults to `0`.
+            clip_norm: float. Largest norm of the summed gradient, or None. Defaults to `None`.
+            clip_mode: str. `"global"` norm of all gradients or `"tensor"`, each alone. Defaults to `"global"`.
+            jit_compile: bool. XLA around the step of each replica. Defaults to `False`.
+            steps_per_execution: int. Steps in one call of the train function; must divide the steps of an epoch.
+                Defaults to `1`.
+
+        Returns:
+            The model itself, so that `SimCLR(...).compile(...).fit(...)` reads.
+
+        Raises:
+            ValueError: If the views do not fit the method, or XLA is asked on several CPU replicas.
+        """
+        if clip_mode not in ("global", "tensor"):
+            raise ValueError(
+                f"Expected clip_mode to be 'global' or 'tensor'. Received: clip_mode={clip_mode!r}"
+            )
+        strategy = self.distribute_strategy
+        if (
+            jit_compile
+            and strategy.num_replicas_in_sync > 1
+            and not tf.config.list_physical_devices("GPU")
+        ):
+            raise ValueError(
+                "Expected jit_compile=False with several CPU replicas: XLA cannot compile their collectives."
+            )
+        with strategy.scope():
+            if views is None:
+                views = self.recipes["small" if max(self.backbone.image_size) <= 64 else "large"]
+            if isinstance(views, str):
+                views = view_recipes.get(views)
+            if isinstance(views, view_recipes.ViewRecipe):
+                view_recipes.check(views, self.view_spec)
+                views = view_recipes.ViewEngine(views)
+            self.view_engine, self.seed = views, seed
+            self.clip_norm, self.clip_mode = clip_norm, clip_mode
+            if self.dtype_policy.name == "mixed_float16" and self.loss_scale is None:
+                self.loss_scale = LossScale()
+            super().compile(
+                optimizer=optimizer,
+                jit_compile=jit_compile,
+                steps_per_execution=steps_per_execution,
+                auto_scale_loss=False,
+            )
+        return self
+
+    def fit(
+        self,
+        x: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 256,
+        steps_per_epoch: int | None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains on images, as `keras.Model.fit` does.
+
+        Args:
+            x: `tf.data.Dataset` of batches of images, `(images, labels)` or the library's own batches; or an array
+                of images `(samples, height, width, 3)`, uint8 or float in [0, 1]. Labels are not read.
+            epochs: int. Defaults to `1`.
+            batch_size: int. Images in a step, for arrays only. Defaults to `256`.
+            steps_per_epoch: int. Needed when the dataset does not know its length. Defaults to `None`.
+            **kwargs: As for `keras.Model.fit`.
+
+        Returns:
+            The Keras history.
+
+        Raises:
+            ValueError: If the batches do not fit the method, or the length is unknown.
+        """
+        dataset, batch, steps = as_dataset(x, batch_size, steps_per_epoch, self.seed)
+        if self.run is None:
+            with self.distribute_strategy.scope():
+                replicas = self.distribute_strategy.num_replicas_in_sync
+                self.bind(RunInfo(steps * batch, steps, steps * epochs, batch, replicas))
+        return super().fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """Returns the function of one execution: XLA inside each replica, logs averaged over them."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        strategy, executions = self.distribute_strategy, self.steps_per_execution
+        step = (
+            tf.function(self.train_step, jit_compile=True) if self.jit_compile else self.train_step
+        )
+
+        def one(batch: Any) -> dict[str, tf.Tensor]:
+            logs = strategy.run(step, args=(batch,))
+            return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+        @tf.function(reduce_retracing=True)
+        def train(iterator: Any) -> dict[str, tf.Tensor]:
+            logs = one(next(iterator))
+            for _ in tf.range(executions - 1):
+                logs = one(next(iterator))
+            return logs
+
+        self.train_function = train
+        return train
+
+    def make_views(self, data: Any) -> Views:
+        """Returns the groups of views of a batch, plus `keys` uint32 `(batch, 2)`."""
+        batch = self._as_batch(data)
+        if "views" in batch:
+            return batch["views"]
+        keys = random.sample_keys(self.seed, batch["position"])
+        return self.view_engine(batch["inputs"]["image"], keys, batch.get("aspect"))
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing to build: all weights exist after `__init__` and `bind`."""
+
+    def _as_batch(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, Mapping):
+            return dict(data)
+        images = data[0] if isinstance(data, tuple | list) else data
+        if self.needs_sample_id:
+            raise ValueError(
+                f"Expected batches with `sample_id` for {type(self).__name__}: it keeps one record for each image. "
+                "Received: images alone; use keras_ssl.pretrain or keras_ssl.data.SampleStream."
+            )
+        rows = tf.range(tf.shape(images)[0], dtype=tf.int32)
+        first = replica_id() * tf.shape(images)[0]
+        position = self.step.value * self.run.global_batch + tf.cast(first + rows, tf.int64)
+        return {"inputs": {"image": images}, "position": position}

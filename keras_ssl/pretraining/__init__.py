@@ -1,0 +1,1 @@
+"""A run: recipe, building, steps, checkpoints, monitor, and what it leaves."""

@@ -1,0 +1,94 @@
+"""The two ends of a run: starting weights, and the encoder that leaves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+
+import keras_ssl.backbones  # noqa: F401, registers the classes that a .keras file names
+from keras_ssl import export, zoo
+from keras_ssl.methods import SSLModel
+from keras_ssl.pretraining.recipe import SettingError
+
+if TYPE_CHECKING:
+    from keras_ssl.pretraining.run import Run
+
+
+def export_run(run: Run, step: int) -> None:
+    """Writes `encoder/` (SavedModel) and `encoder.keras` into the run folder."""
+    encoder = run.model.encoders()["image"]
+    facts = {
+        "method": run.recipe.method,
+        "backbone": run.recipe.backbone,
+        "step": step,
+        "network": run.model.exported,
+    }
+    draft = run.workdir / "writing.encoder.keras"
+    encoder.save(draft)
+    draft.replace(run.workdir / "encoder.keras")
+    export.export_encoder(
+        encoder, run.workdir / "encoder", image_size=run.recipe.image_size, extra_metadata=facts
+    )
+
+
+def load_any_encoder(name: str | Path) -> keras.Model:
+    """Returns an encoder from a run folder, a `.keras` file, a SavedModel or a zoo entry.
+
+    Args:
+        name: str or Path. Looked for in this order.
+
+    Returns:
+        An encoder: images in [0, 1] to a dict with "features".
+
+    Raises:
+        SettingError: If there is no such encoder.
+    """
+    path = Path(name)
+    if (path / "recipe.json").is_file():
+        file = path / "encoder.keras"
+        if not file.is_file():
+            raise SettingError(
+                f"Expected a finished run in {path}. Received: a run without encoder.keras; "
+                "let it finish with the command that began it."
+            )
+        return keras.saving.load_model(file)
+    if path.suffix == ".keras" and path.is_file():
+        return keras.saving.load_model(path)
+    if (path / "saved_model.pb").is_file():
+        return export.load_encoder(path)
+    if path.exists():
+        raise SettingError(
+            f"Expected a run folder, a .keras file or a SavedModel. Received: {path}, which is none of them."
+        )
+    try:
+        return zoo.load(str(name))
+    except ValueError as error:
+        raise SettingError(
+            f"Expected a run folder, a .keras file, a SavedModel or a zoo entry. Received: {str(name)!r}, "
+            f"which does not exist here ({error})"
+        ) from error
+
+
+def initialize(model: SSLModel, name: str) -> None:
+    """Starts the backbone from published or own weights.
+
+    Args:
+        model: SSLModel.
+        name: str. Zoo entry, run folder or `.keras` file.
+
+    Raises:
+        SettingError: If the weights do not fit the backbone.
+    """
+    source = load_any_encoder(name)
+    own, other = model.backbone.variables, getattr(source, "variables", [])
+    if [tuple(v.shape) for v in own] != [tuple(v.shape) for v in other]:
+        raise SettingError(
+            f"Expected --init with the weights of this backbone ({len(own)} arrays). Received: {name} with "
+            f"{len(other)} arrays of other shapes; choose the --backbone that it was made with."
+        )
+    for variable, value in zip(own, other, strict=True):
+        variable.assign(value)
+    for teacher, student in model.ema_pairs:
+        teacher.set_weights(student.get_weights())

@@ -1,0 +1,72 @@
+"""The written record of a run: `log.jsonl` and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+class Journal:
+    """Appends what happens to `log.jsonl` and to TensorBoard.
+
+    Args:
+        workdir: Path. The run folder.
+        start_step: int. Lines of later steps, left by a killed process, are dropped.
+        writer: bool. Whether this process writes. Defaults to `True`.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
+        self.path = Path(workdir) / "log.jsonl"
+        self._events = None
+        if not writer:
+            return
+        if self.path.is_file():
+            kept = [
+                line for line in self.path.read_text().splitlines() if _step(line) <= start_step
+            ]
+            draft = self.path.with_suffix(".writing")
+            draft.write_text("".join(line + "\n" for line in kept))
+            draft.replace(self.path)
+        self._events = tf.summary.create_file_writer(str(workdir))
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Appends one line.
+
+        Args:
+            kind: str. `"train"`, `"monitor"`, `"finding"` or `"event"`.
+            step: int. Steps done.
+            **values: Plain JSON values; the numbers also go to TensorBoard.
+        """
+        if self._events is None:
+            return
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        with self._events.as_default(step=step):
+            for name, value in values.items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    tf.summary.scalar(f"{kind}/{name}", value)
+
+    def image(self, name: str, step: int, image: np.ndarray) -> None:
+        """Shows a uint8 image `(height, width, 3)` in TensorBoard."""
+        if self._events is not None:
+            with self._events.as_default(step=step):
+                tf.summary.image(name, image[None])
+
+    def close(self) -> None:
+        """Flushes the events."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _step(line: str) -> int:
+    """Returns the step of a line; a torn last line counts as never reached."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 1 << 62

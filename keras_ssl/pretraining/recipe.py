@@ -1,0 +1,267 @@
+"""What a run is: the typed settings that decide its result, and the options that do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from keras_ssl.methods import METHODS
+from keras_ssl.pretraining.recipes import RECIPES
+
+PREFIXES = ("views", "optimizer", "backbone")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+
+
+class SettingError(ValueError):
+    """A setting that does not exist or cannot be: one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The settings that decide the result of a run; a checkpoint belongs to one recipe.
+
+    Attributes:
+        method: str. What is learned from; see `keras_ssl.methods.METHODS`.
+        backbone: str. Network whose features are kept; see `keras_ssl.backbones.names()`.
+        data: str. Images: `digits`, a folder, an `.npz` file or `tfds:<name>[:split]`.
+        data_dir: str. Where TFDS keeps its prepared data sets.
+        image_size: int. Side of the images that the encoder is made for, pixels.
+        canvas: int. Side of the square that large pictures are decoded to, pixels; chosen from the data if not given.
+        views: str. Named recipe of views.
+        epochs: int. Passes over the data.
+        batch_size: int. Images in one step, over all replicas.
+        optimizer: str. `sgd`, `lars`, `adamw` or `lamb`.
+        learning_rate: float. Peak, for a batch of 256 images under the rule `linear`.
+        learning_rate_rule: str. How the peak grows with the batch: `linear`, `sqrt` or `none`.
+        end_learning_rate: float. Last value as a share of the peak.
+        start_learning_rate: float. First value of the warm-up as a share of the peak.
+        warmup_epochs: float. Epochs of linear warm-up.
+        milestones: tuple of ints. Epochs after which the rate is multiplied by `decay`; replaces the cosine.
+        decay: float. Factor at each milestone.
+        weight_decay: float. Weight decay of the optimizer.
+        end_weight_decay: float. Last value of a cosine ramp of the weight decay; constant if not given.
+        clip_norm: float. Largest norm of the summed gradient; none if not given.
+        clip_mode: str. `global` norm, or each `tensor` alone.
+        precision: str. `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`.
+        seed: int. Seed of weights, order and views.
+        init: str. Zoo entry, run folder or `.keras` file whose weights the backbone starts from.
+        method_settings: dict. Settings of the method itself.
+        views_settings: dict. Changes to the recipe of views.
+        optimizer_settings: dict. Settings of the optimizer itself.
+        backbone_settings: dict. Settings of the backbone itself.
+    """
+
+    method: str
+    data: str
+    backbone: str = "resnet50"
+    data_dir: str | None = None
+    image_size: int = 224
+    canvas: int | None = None
+    views: str = "simclr"
+    epochs: int = 100
+    batch_size: int = 256
+    optimizer: str = "sgd"
+    learning_rate: float = 0.03
+    learning_rate_rule: str = "linear"
+    end_learning_rate: float = 0.0
+    start_learning_rate: float = 0.0
+    warmup_epochs: float = 0.0
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    weight_decay: float = 0.0
+    end_weight_decay: float | None = None
+    clip_norm: float | None = None
+    clip_mode: str = "global"
+    precision: str = "float32"
+    seed: int = 0
+    init: str | None = None
+    method_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    views_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    backbone_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def identity(self) -> str:
+        """Returns a short hash of all settings but the number of epochs, which may be extended."""
+        settings = {**self.to_dict(), "epochs": None}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The options that do not change the result: where and on what the run happens, and what is shown of it.
+
+    Attributes:
+        workdir: str. Folder of the run; the same command on the same folder resumes.
+        strategy: str. `auto`, `cpu`, `gpu`, `mirrored`, `multiworker` or `tpu`.
+        replicas: int. Devices for `mirrored`; on a machine without GPU the CPU is split into as many.
+        jit: str. XLA around the step: `auto` (on for GPU and TPU), `on`, `off`.
+        views_on: str. Where the views are made: `auto`, `host` (input pipeline) or `device` (inside the step).
+        steps_per_execution: int. Steps in one call of the train function.
+        probe_data: str. Other data for the monitor, in any form that `data` takes; the training data if not given.
+        probe_limit: int. Images that the monitor looks at.
+        monitor_every: int. Epochs between looks of the monitor; about ten looks in a run if not given; 0 for never.
+        save_every: int. Steps between checkpoints; one epoch if not given.
+        log_every: int. Steps between lines in `log.jsonl`; twenty lines an epoch if not given.
+        dry_run: bool. Twenty steps without writing anything, then what the whole would take.
+        quiet: bool. Only errors and the last line.
+    """
+
+    workdir: str | None = None
+    strategy: str = "auto"
+    replicas: int | None = None
+    jit: str = "auto"
+    views_on: str = "auto"
+    steps_per_execution: int = 1
+    probe_data: str | None = None
+    probe_limit: int = 2000
+    monitor_every: int | None = None
+    save_every: int | None = None
+    log_every: int | None = None
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """Returns the help of each field of a settings class, from its docstring."""
+    return parse_attributes(cls.__doc__ or "")
+
+
+def parse_attributes(docstring: str) -> dict[str, str]:
+    """Returns name -> text of the `Args:` or `Attributes:` section of a docstring."""
+    texts: dict[str, str] = {}
+    inside, indent, name = False, 0, ""
+    for line in docstring.splitlines():
+        stripped = line.strip()
+        if stripped in ("Args:", "Attributes:"):
+            inside, indent, name = True, len(line) - len(line.lstrip()) + 4, ""
+        elif inside and stripped:
+            depth = len(line) - len(line.lstrip())
+            if depth < indent:
+                inside = False
+            elif depth == indent and ": " in stripped:
+                name, text = stripped.split(": ", 1)
+                texts[name] = text.split(". ", 1)[-1] if ". " in text else text
+            elif name:
+                texts[name] += " " + stripped
+    return texts
+
+
+def choose_recipe(recipe: str | None, method: str | None) -> dict[str, Any]:
+    """Returns the named recipe, or the default one of the method.
+
+    Raises:
+        SettingError: If the name is unknown, or recipe and method disagree.
+    """
+    if method is not None and method not in METHODS:
+        raise SettingError(
+            f"Expected --method to be one of {', '.join(METHODS)}. "
+            f"Received: {method!r}.{suggest(method, METHODS)}"
+        )
+    if recipe is None and method is None:
+        raise SettingError(
+            "Expected --method or --recipe. Received: neither; see --help for names."
+        )
+    name = recipe or method
+    if name not in RECIPES:
+        raise SettingError(
+            f"Expected --recipe to be one of {', '.join(RECIPES)}. "
+            f"Received: {name!r}.{suggest(name, RECIPES)}"
+        )
+    if method is not None and RECIPES[name]["method"] != method:
+        raise SettingError(
+            f"Expected a recipe of method {method}. Received: recipe {name!r} of method "
+            f"{RECIPES[name]['method']}."
+        )
+    return dict(RECIPES[name])
+
+
+def suggest(name: str, known: Any) -> str:
+    """Returns " Did you mean 'x'?" or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
+    """Turns flat settings into a recipe and options.
+
+    Args:
+        **settings: Fields of `Recipe` and `RunOptions`; `recipe` to start from; settings of the method by their own
+            names; those of views, optimizer and backbone with the prefixes `views_`, `optimizer_`, `backbone_`.
+
+    Returns:
+        `(recipe, options)`.
+
+    Raises:
+        SettingError: If a name or a value is wrong.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    flat = choose_recipe(given.pop("recipe", None), given.get("method")) | given
+    if "data" not in flat:
+        raise SettingError(
+            "Expected --data: digits, a folder, an .npz file or tfds:<name>. Received: nothing."
+        )
+    recipe_names = {field.name for field in dataclasses.fields(Recipe)}
+    option_names = {field.name for field in dataclasses.fields(RunOptions)}
+    own = {name: flat.pop(name) for name in list(flat) if name in recipe_names}
+    options = {name: flat.pop(name) for name in list(flat) if name in option_names}
+    for prefix in PREFIXES:
+        group = {
+            name[len(prefix) + 1 :]: flat.pop(name)
+            for name in list(flat)
+            if name.startswith(f"{prefix}_")
+        }
+        own[f"{prefix}_settings"] = own.get(f"{prefix}_settings", {}) | group
+    own["method_settings"] = own.get("method_settings", {}) | flat
+    if "milestones" in own:
+        own["milestones"] = tuple(own["milestones"])
+    recipe = Recipe(**own)
+    check(recipe, RunOptions(**options))
+    return recipe, RunOptions(**options)
+
+
+def check(recipe: Recipe, options: RunOptions) -> None:
+    """Checks the values that need no TensorFlow.
+
+    Raises:
+        SettingError: With one sentence.
+    """
+    positive = ("image_size", "epochs", "batch_size", "learning_rate")
+    for name in positive:
+        if not getattr(recipe, name) > 0:
+            raise SettingError(
+                f"Expected {name} above 0. Received: {name}={getattr(recipe, name)}."
+            )
+    choices = {
+        "precision": (recipe.precision, PRECISIONS),
+        "learning_rate_rule": (recipe.learning_rate_rule, ("linear", "sqrt", "none")),
+        "clip_mode": (recipe.clip_mode, ("global", "tensor")),
+        "jit": (options.jit, ("auto", "on", "off")),
+        "views_on": (options.views_on, ("auto", "host", "device")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise SettingError(
+                f"Expected {name} to be one of {', '.join(allowed)}. Received: {value!r}."
+            )
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns name -> (old, new) of the settings in which two recipes differ."""
+    names = sorted(set(old) | set(new))
+    return {
+        name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+    }
+
+
+def load_recipe(workdir: Path) -> dict[str, Any] | None:
+    """Returns the recipe stored in a run folder, or None."""
+    path = Path(workdir) / "recipe.json"
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,329 @@
+"""One pre-training run, from a recipe to an exported encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ssl.data import SampleStream, open_source
+from keras_ssl.distribution import create_strategy
+from keras_ssl.methods import SSLModel
+from keras_ssl.pretraining import build, dry_run, header
+from keras_ssl.pretraining.checkpoints import Checkpoints
+from keras_ssl.pretraining.console import Meter, Reporter, duration
+from keras_ssl.pretraining.finish import export_run, initialize
+from keras_ssl.pretraining.journal import Journal
+from keras_ssl.pretraining.monitor import Monitor
+from keras_ssl.pretraining.recipe import (
+    Recipe,
+    RunOptions,
+    SettingError,
+    difference,
+    load_recipe,
+    resolve,
+)
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on: one sentence for the user."""
+
+
+@dataclasses.dataclass
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        workdir: Path. The run folder, or None for a dry run.
+        model: SSLModel. The trained method.
+        encoder: keras.Model. The exported encoder: images in [0, 1] to a dict with "features".
+        step: int. Steps done.
+        stopped: int. Number of the signal that stopped the run early, or 0.
+        monitor: dict. The last look of the monitor.
+    """
+
+    workdir: Path | None
+    model: SSLModel
+    encoder: keras.Model
+    step: int
+    stopped: int = 0
+    monitor: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def pretrain(**settings: Any) -> RunResult:
+    """Pre-trains an encoder; the same as the command of this name.
+
+    The same call on the same `workdir` resumes at the exact sample.
+
+    Args:
+        **settings: Fields of `Recipe` and `RunOptions`, `recipe` for a named one, and settings of the method, e.g.
+            `pretrain(method="simclr", recipe="simclr_cifar", data="photos/", epochs=10, temperature=0.2)`.
+            `data` may also be an array of images or a pair (images, labels).
+
+    Returns:
+        RunResult.
+
+    Raises:
+        SettingError: If a setting is wrong.
+        TrainingError: If the run cannot go on.
+    """
+    arrays = None
+    if "data" in settings and not isinstance(settings["data"], str | Path):
+        arrays, settings["data"] = settings["data"], "array"
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    recipe, options = resolve(**settings)
+    with build.precision_scope(recipe.precision):
+        return Run(recipe, options, arrays=arrays).execute()
+
+
+class Run:
+    """A run that is set up and can be executed once.
+
+    Args:
+        recipe: Recipe.
+        options: RunOptions.
+        arrays: images or (images, labels), when the data are arrays and not a name. Defaults to `None`.
+    """
+
+    def __init__(self, recipe: Recipe, options: RunOptions, *, arrays: Any = None):
+        build.check_settings(recipe)
+        self.recipe, self.options = recipe, options
+        self.workdir = None if options.dry_run else self._claim_workdir()
+        self.strategy = create_strategy(options.strategy, replicas=options.replicas)
+        self.replicas = self.strategy.num_replicas_in_sync
+        self.chief = (
+            self.strategy.cluster_resolver is None
+            or (self.strategy.cluster_resolver.task_id or 0) == 0
+        )
+        if recipe.batch_size % self.replicas:
+            raise SettingError(
+                f"Expected --batch-size divisible by the {self.replicas} replicas. "
+                f"Received: {recipe.batch_size}."
+            )
+        keras.utils.set_random_seed(recipe.seed)
+        self.stream = self._open_stream(arrays)
+        self.jit = self._resolve_jit()
+        self.views_on_host = options.views_on == "host" or (
+            options.views_on == "auto"
+            and not tf.config.list_physical_devices("GPU")
+            and options.strategy != "tpu"
+        )
+        with self.strategy.scope():
+            self.model = build.build_model(
+                recipe, self.stream, jit=self.jit, steps_per_execution=options.steps_per_execution
+            )
+            if recipe.init is not None:
+                initialize(self.model, recipe.init)
+        self.total_steps = recipe.epochs * self.stream.steps_per_epoch
+        if self.stream.steps_per_epoch % options.steps_per_execution:
+            raise SettingError(
+                "Expected --steps-per-execution to divide the steps of an epoch "
+                f"({self.stream.steps_per_epoch}). Received: {options.steps_per_execution}."
+            )
+        self.stopped = 0
+        self.recent: dict[str, float] = {}
+
+    # The parts -----------------------------------------------------------------------------------------------
+
+    def _claim_workdir(self) -> Path:
+        """Returns the run folder; refuses that of another recipe."""
+        name = f"{self.recipe.method}-{self.recipe.backbone.replace(':', '_').replace('/', '_')}"
+        workdir = Path(self.options.workdir or Path("runs") / name)
+        stored = load_recipe(workdir)
+        if stored is not None:
+            changed = difference(stored["recipe"], self.recipe.to_dict())
+            before, after = changed.pop("epochs", (0, 0))
+            if changed:
+                text = ", ".join(
+                    f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items()
+                )
+                raise SettingError(
+                    f"Expected the recipe of the run in {workdir}. Received another one ({text}); "
+                    "use another --workdir, or the same settings to resume."
+                )
+            if after < before:
+                raise SettingError(
+                    f"Expected at least the {before} epochs of the run in {workdir}. Received: {after}."
+                )
+        elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+            raise SettingError(
+                f"Expected an empty or new --workdir, or that of a run. Received: {workdir}, which holds other files."
+            )
+        return workdir
+
+    def _open_stream(self, arrays: Any) -> SampleStream:
+        source = open_source(
+            self.recipe.data if arrays is None else arrays,
+            data_dir=self.recipe.data_dir,
+            canvas=self.recipe.canvas or "auto",
+            view_size=self.recipe.image_size,
+            quarantine=self.workdir / "quarantine.jsonl" if self.workdir else None,
+        )
+        return SampleStream(source, self.recipe.batch_size, seed=self.recipe.seed)
+
+    def _resolve_jit(self) -> bool:
+        """Returns whether XLA goes around each replica's step."""
+        gpus = bool(tf.config.list_physical_devices("GPU"))
+        if self.options.jit == "auto":
+            return gpus and not isinstance(self.strategy, tf.distribute.TPUStrategy)
+        if self.options.jit == "on" and self.replicas > 1 and not gpus:
+            raise SettingError(
+                "Expected --jit off with several CPU replicas: XLA cannot compile their collectives. Received: on."
+            )
+        return self.options.jit == "on"
+
+    # The run -------------------------------------------------------------------------------------------------
+
+    def execute(self) -> RunResult:
+        """Trains to the end, or until a signal; resumes when the folder holds a checkpoint."""
+        if self.options.dry_run:
+            return dry_run.execute(self)
+        self.checkpoints = Checkpoints(
+            self.workdir / "checkpoints",
+            [*self.model.variables, *self.model.optimizer.variables],
+            self.recipe.identity(),
+            writer=self.chief,
+        )
+        restored = self.checkpoints.restore()
+        step = restored["step"] if restored else 0
+        self._write_recipe()
+        self.journal = Journal(self.workdir, step, writer=self.chief)
+        self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
+        self.monitor = Monitor(self)
+        try:
+            for line in header.lines(self, restored):
+                self.reporter.line(line)
+            self.journal.write("event", step, event="resume" if restored else "start")
+            with self._signals():
+                step = self._train(step)
+        finally:
+            self.reporter.close()
+            self.journal.close()
+        encoder = self.model.encoders()["image"]
+        if not self.stopped and self.chief:
+            export_run(self, step)
+        self._last_line(step)
+        return RunResult(self.workdir, self.model, encoder, step, self.stopped, self.monitor.last)
+
+    def _train(self, step: int) -> int:
+        """Runs the steps from `step` on; returns the steps done."""
+        per_epoch, executions = self.stream.steps_per_epoch, self.options.steps_per_execution
+        save_every = self.options.save_every or per_epoch
+        log_every = self.options.log_every or max(1, per_epoch // 20)
+        self.meter = Meter(self.total_steps, self.recipe.batch_size, step)
+        if step == 0:
+            self.monitor.show_views()
+            self.monitor.look(0)
+        self.meter.skip()
+        train = self.model.make_train_function()
+        batches = None
+        while step < self.total_steps and not self.stopped:
+            if batches is None:
+                batches = self._batches(step)
+            logs = self._step(train, batches)
+            before, step = step, step + executions
+            if step // log_every > before // log_every or step == self.total_steps:
+                self._log(step, logs)
+            last = step >= self.total_steps or self.stopped
+            if step // save_every > before // save_every or last:
+                self._save(step, logs)
+            if step % per_epoch == 0 and not self.stopped:
+                self.monitor.end_of_epoch(step)
+        return step
+
+    def _batches(self, step: int) -> Iterator[Any]:
+        return build.build_batches(
+            self.stream,
+            self.model,
+            self.strategy,
+            start_step=step,
+            views_on_host=self.views_on_host,
+        )
+
+    def _step(self, train: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:
+        try:
+            return train(batches)
+        except tf.errors.OpError as error:
+            cause = self.stream.source.error
+            if cause is not None:
+                raise cause from error
+            raise
+
+    def _log(self, step: int, logs: dict[str, tf.Tensor]) -> None:
+        values = self.recent = {name: float(value) for name, value in logs.items()}
+        rate = self.meter.rate(step)
+        epoch = step / self.stream.steps_per_epoch
+        self.journal.write(
+            "train", step, epoch=round(epoch, 4), images_per_second=round(rate, 1), **values
+        )
+        self._check_finite(step, values)
+        left = duration(self.meter.remaining(step))
+        self.reporter.progress(
+            step,
+            f"epoch {epoch:.2f}/{self.recipe.epochs}  step {step}/{self.total_steps}  loss {values['loss']:.4f}  "
+            f"{rate:.0f} images/s  left {left}",
+            last=step == self.total_steps,
+        )
+
+    def _check_finite(self, step: int, values: dict[str, float]) -> None:
+        if not np.isfinite(values["loss"]):
+            raise TrainingError(
+                f"The loss is {values['loss']} at step {step}. Lower --learning-rate, lengthen "
+                "--warmup-epochs or set --clip-norm; the last good checkpoint is kept."
+            )
+
+    def _save(self, step: int, logs: dict[str, tf.Tensor]) -> None:
+        self._check_finite(step, {"loss": float(logs["loss"])})
+        self.checkpoints.save(step, {"position": step * self.recipe.batch_size})
+
+    def _write_recipe(self) -> None:
+        """Writes `recipe.json`; a longer run over the old one is an extension."""
+        if not self.chief:
+            return
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        stored = load_recipe(self.workdir)
+        self.extended_from = stored["recipe"]["epochs"] if stored else None
+        content = {"recipe": self.recipe.to_dict(), "data": self.stream.source.fingerprint()}
+        if stored is not None and stored["data"] != content["data"]:
+            raise SettingError(
+                f"Expected the data that the run in {self.workdir} began with. Received other ones "
+                f"({self.stream.source.describe()}); use another --workdir."
+            )
+        draft = self.workdir / "recipe.json.writing"
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+        draft.replace(self.workdir / "recipe.json")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Lets Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            self.stopped = number
+
+        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _last_line(self, step: int) -> None:
+        if self.stopped:
+            name = signal.Signals(self.stopped).name
+            text = f"Stopped by {name} after step {step} of {self.total_steps}; saved. The same command goes on."
+        else:
+            where = self.workdir / "encoder"
+            text = f"Done: {where} holds the {self.model.exported}'s encoder of step {step}."
+        self.reporter.line(text, always=True)
