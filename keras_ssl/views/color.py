@@ -28,11 +28,16 @@ def _mix(pixels: tf.Tensor, own: tf.Tensor, gray: tf.Tensor, mean: tf.Tensor) ->
         pixels: `(batch, 3, pixels)`.
         own, gray, mean: `(batch, 1, 1)`.
     """
-    weights = tf.constant([GRAY_WEIGHTS], pixels.dtype)  # (1, 3)
-    matrix = own * tf.eye(3, dtype=pixels.dtype) + gray * weights
-    average = tf.reduce_mean(pixels, axis=-1, keepdims=True)  # (batch, 3, 1)
-    offset = mean * tf.matmul(weights[None] + tf.zeros_like(matrix[:, :1]), average)
-    return _clip(tf.matmul(matrix, pixels) + offset)
+    weights = tf.constant(GRAY_WEIGHTS, pixels.dtype)
+    average = tf.reduce_mean(pixels, axis=-1)  # (batch, 3)
+    offset = mean * _column(tf.reduce_sum(weights * average, axis=-1), pixels.dtype)
+    return _clip(_blend(pixels, own, gray) + offset)
+
+
+def _blend(pixels: tf.Tensor, own: tf.Tensor, gray: tf.Tensor) -> tf.Tensor:
+    """Returns own * x + gray * gray(x)."""
+    matrix = own * tf.eye(3, dtype=pixels.dtype) + gray * tf.constant(GRAY_WEIGHTS, pixels.dtype)
+    return tf.matmul(matrix, pixels)
 
 
 def _flat(planes: tf.Tensor) -> tf.Tensor:
@@ -182,7 +187,7 @@ def hue(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
 def grayscale(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
     """Turns the images chosen by bool `(batch,)` gray, 0.2989 R + 0.587 G + 0.114 B on all channels."""
     gray = _column(chosen, images.dtype)
-    return _like(_mix(_flat(images), 1.0 - gray, gray, tf.zeros_like(gray)), images)
+    return _like(_blend(_flat(images), 1.0 - gray, gray), images)
 
 
 @image_op

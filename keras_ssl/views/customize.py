@@ -20,17 +20,29 @@ def _require_local(recipe: ViewRecipe, **settings: object) -> None:
         )
 
 
-def _with_scale(view: ViewConfig, low: float | None, high: float | None) -> ViewConfig:
-    """Returns the view with the given ends of its crop area."""
-    if low is None and high is None:
-        return view
-    if view.scale is None:
-        raise ValueError(
-            "`min_scale` and `max_scale` need views that are random resized crops. "
-            f"Received: min_scale={low}, max_scale={high}"
+def _changed(
+    view: ViewConfig,
+    size: int | None,
+    scale: tuple[float | None, float | None],
+    color_strength: float | None,
+    changes: Mapping[str, object],
+) -> ViewConfig:
+    """Returns the view with what is given changed."""
+    changes = dict(changes)
+    if size is not None:
+        changes["size"] = size
+    if color_strength is not None:
+        changes["jitter"] = tuple(color_strength * strength for strength in view.jitter)
+    if scale != (None, None):
+        if view.scale is None:
+            raise ValueError(
+                "`min_scale` and `max_scale` need views that are random resized crops. "
+                f"Received: min_scale={scale[0]}, max_scale={scale[1]}"
+            )
+        changes["scale"] = tuple(
+            old if new is None else new for old, new in zip(view.scale, scale, strict=True)
         )
-    scale = (view.scale[0] if low is None else low, view.scale[1] if high is None else high)
-    return dataclasses.replace(view, scale=scale)
+    return dataclasses.replace(view, **changes)
 
 
 def customize(
@@ -97,25 +109,17 @@ def customize(
     }
     changes = {name: value for name, value in everywhere.items() if value is not None}
 
-    def changed(view: ViewConfig, local: bool) -> ViewConfig:
-        size = local_size if local else image_size
-        own = dict(changes)
-        if size is not None:
-            own["size"] = size
-        if color_strength is not None:
-            own["jitter"] = tuple(color_strength * strength for strength in view.jitter)
-        view = dataclasses.replace(view, **own)
-        if local:
-            return _with_scale(view, local_min_scale, local_max_scale)
-        return _with_scale(view, min_scale, max_scale)
-
     groups = {}
     for group, views in recipe.groups.items():
         local = group == _LOCAL
         if local and num_local is not None:
             views = (views * num_local)[:num_local]
+        size = local_size if local else image_size
+        scale = (local_min_scale, local_max_scale) if local else (min_scale, max_scale)
         if views:
-            groups[group] = tuple(changed(view, local) for view in views)
+            groups[group] = tuple(
+                _changed(view, size, scale, color_strength, changes) for view in views
+            )
     if groups == dict(recipe.groups):
         return recipe
     return dataclasses.replace(recipe, name=f"{recipe.name.rstrip('+')}+", groups=groups)

@@ -126,137 +126,136 @@ def _four_turns(view: ViewConfig) -> tuple[ViewConfig, ...]:
     return tuple(dataclasses.replace(view, rotation=turns) for turns in range(4))
 
 
-def _recipes() -> dict[str, ViewRecipe]:
-    """Builds the table of `get`."""
-    change = dataclasses.replace
-    simclr = ViewConfig(
-        size=224,
-        scale=(0.08, 1.0),
-        interpolation="bicubic",
-        flip_rate=0.5,
-        jitter=(0.8, 0.8, 0.8, 0.2),
-        jitter_rate=0.8,
-        grayscale_rate=0.2,
-        blur_rate=0.5,
-    )
-    simclr_cifar = change(simclr, size=32, jitter=(0.4, 0.4, 0.4, 0.1), blur_rate=0.0)
-    moco = change(simclr, scale=(0.2, 1.0), interpolation="bilinear", jitter=(0.4, 0.4, 0.4, 0.1))
-    moco_cifar = change(simclr_cifar, interpolation="bilinear")
-    byol_a = change(simclr, jitter=(0.4, 0.4, 0.2, 0.1), blur_rate=1.0)
-    byol_b = change(byol_a, blur_rate=0.1, solarize_rate=0.2)
-    cifar_pair = tuple(change(view, size=32, blur_rate=0.0) for view in (byol_a, byol_b))
-    swav = change(simclr, scale=(0.14, 1.0), interpolation="bilinear")
-    swav_cifar = change(simclr_cifar, scale=(0.14, 1.0), interpolation="bilinear")
-    mae = ViewConfig(size=224, scale=(0.2, 1.0), interpolation="bicubic", flip_rate=0.5)
-    rotnet = ViewConfig(size=224, scale=(0.08, 1.0), flip_rate=0.5)
-    rotnet_cifar = ViewConfig(size=32, pad_crop=4, flip_rate=0.5)
+_SIMCLR = ViewConfig(
+    size=224,
+    scale=(0.08, 1.0),
+    interpolation="bicubic",
+    flip_rate=0.5,
+    jitter=(0.8, 0.8, 0.8, 0.2),
+    jitter_rate=0.8,
+    grayscale_rate=0.2,
+    blur_rate=0.5,
+)
+_SIMCLR_CIFAR = dataclasses.replace(_SIMCLR, size=32, jitter=(0.4, 0.4, 0.4, 0.1), blur_rate=0.0)
+_MOCO = dataclasses.replace(
+    _SIMCLR, scale=(0.2, 1.0), interpolation="bilinear", jitter=(0.4, 0.4, 0.4, 0.1)
+)
+_MOCO_CIFAR = dataclasses.replace(_SIMCLR_CIFAR, interpolation="bilinear")
+_BYOL_A = dataclasses.replace(_SIMCLR, jitter=(0.4, 0.4, 0.2, 0.1), blur_rate=1.0)
+_BYOL_B = dataclasses.replace(_BYOL_A, blur_rate=0.1, solarize_rate=0.2)
+_CIFAR_PAIR = tuple(
+    dataclasses.replace(view, size=32, blur_rate=0.0) for view in (_BYOL_A, _BYOL_B)
+)
+_SWAV = dataclasses.replace(_SIMCLR, scale=(0.14, 1.0), interpolation="bilinear")
+_SWAV_CIFAR = dataclasses.replace(_SIMCLR_CIFAR, scale=(0.14, 1.0), interpolation="bilinear")
+_MAE = ViewConfig(size=224, scale=(0.2, 1.0), interpolation="bicubic", flip_rate=0.5)
+_ROTNET = ViewConfig(size=224, scale=(0.08, 1.0), flip_rate=0.5)
+_ROTNET_CIFAR = ViewConfig(size=32, pad_crop=4, flip_rate=0.5)
 
-    table = (
-        ViewRecipe(
-            "simclr",
-            {"global": _two(simclr)},
-            "SimCLR (arXiv:2002.05709) appendix A, strength 1; google-research/simclr data_util.py",
-        ),
-        ViewRecipe(
-            "simclr_cifar",
-            {"global": _two(simclr_cifar)},
-            "SimCLR (arXiv:2002.05709) appendix B.9: strength 0.5, no blur",
-        ),
-        ViewRecipe(
-            "moco_v2",
-            {"global": _two(moco)},
-            "MoCo v2 (arXiv:2003.04297); facebookresearch/moco main_moco.py --aug-plus",
-        ),
-        ViewRecipe(
-            "moco_v2_cifar",
-            {"global": _two(moco_cifar)},
-            "facebookresearch/moco, CIFAR-10 demo notebook",
-        ),
-        ViewRecipe(
-            "swav",
-            {"global": _two(swav), "local": _smaller(swav, 96, (0.05, 0.14), 6)},
-            "SwAV (arXiv:2006.09882) multi-crop; facebookresearch/swav: 2x224 + 6x96",
-        ),
-        ViewRecipe(
-            "swav_2x224",
-            {"global": _two(change(swav, scale=(0.08, 1.0)))},
-            "SwAV (arXiv:2006.09882), two-crop runs: area 0.08 to 1",
-        ),
-        ViewRecipe(
-            "swav_cifar",
-            {"global": _two(swav_cifar), "local": _smaller(swav_cifar, 20, (0.1, 0.4), 4)},
-            "Global views: lightly's CIFAR-10 benchmark (area 0.14 to 1, strength 0.5, no blur). Local "
-            "views, own reasoning: 4 of 20 pixels; areas 0.1 to 0.4 are sides of 10 to 20 of 32 "
-            "pixels, so a local view is not mostly enlargement",
-        ),
-        ViewRecipe(
-            "byol",
-            {"global": (byol_a, byol_b)},
-            "BYOL (arXiv:2006.07733) appendix B; also Barlow Twins and VICReg",
-        ),
-        ViewRecipe(
-            "byol_cifar",
-            {"global": cifar_pair},
-            "solo-learn's CIFAR asymmetric augmentation: BYOL's without blur",
-        ),
-        ViewRecipe(
-            "vicreg_cifar",
-            {"global": _two(change(cifar_pair[0], scale=(0.2, 1.0), solarize_rate=0.1))},
-            "solo-learn's CIFAR VICReg augmentation: area from 0.2, solarize 0.1 in both views",
-        ),
-        ViewRecipe(
-            "dino",
-            {
-                "global": tuple(change(view, scale=(0.4, 1.0)) for view in (byol_a, byol_b)),
-                "local": _smaller(change(byol_a, blur_rate=0.5), 96, (0.05, 0.4), 8),
-            },
-            "DINO (arXiv:2104.14294) vanilla run; facebookresearch/dino: 2x224 + 8x96",
-        ),
-        ViewRecipe(
-            "dino_cifar",
-            {"global": cifar_pair},
-            "solo-learn's CIFAR DINO: the asymmetric augmentation, two views, no local ones",
-        ),
-        ViewRecipe(
-            "dino_cifar_local",
-            {
-                "global": tuple(change(view, scale=(0.4, 1.0)) for view in cifar_pair),
-                "local": _smaller(cifar_pair[0], 16, (0.05, 0.4), 4),
-            },
-            "DINO's areas (0.4 to 1, 0.05 to 0.4) with solo-learn's CIFAR colors. Own reasoning: 4 local "
-            "views of 16 pixels, a whole number of 4-pixel patches and half a global view's side",
-        ),
-        ViewRecipe(
-            "mae", {"global": (mae,)}, "MAE (arXiv:2111.06377) appendix A: crop and flip only"
-        ),
-        ViewRecipe(
-            "mae_cifar",
-            {"global": (change(mae, size=32, scale=(0.08, 1.0)),)},
-            "solo-learn's CIFAR MAE: area 0.08 to 1 and flip",
-        ),
-        ViewRecipe(
-            "rotnet",
-            {"rotations": _four_turns(rotnet)},
-            "RotNet (arXiv:1803.07728), ImageNet: crop and flip, then all four rotations of it",
-            tied=("rotations",),
-        ),
-        ViewRecipe(
-            "rotnet_cifar",
-            {"rotations": _four_turns(rotnet_cifar)},
-            "RotNet (arXiv:1803.07728), CIFAR-10: a 32-pixel window of the image padded by 4, flip, then "
-            "all four rotations of it",
-            tied=("rotations",),
-        ),
-        ViewRecipe(
-            "none",
-            {"global": _two(ViewConfig(size=32))},
-            "No augmentation: the whole picture resized, twice; for tests and ablations",
-        ),
-    )
-    return {recipe.name: recipe for recipe in table}
+_TABLE = (
+    ViewRecipe(
+        "simclr",
+        {"global": _two(_SIMCLR)},
+        "SimCLR (arXiv:2002.05709) appendix A, strength 1; google-research/simclr data_util.py",
+    ),
+    ViewRecipe(
+        "simclr_cifar",
+        {"global": _two(_SIMCLR_CIFAR)},
+        "SimCLR (arXiv:2002.05709) on CIFAR-10; google-research/simclr: strength 0.5, no blur",
+    ),
+    ViewRecipe(
+        "moco_v2",
+        {"global": _two(_MOCO)},
+        "MoCo v2 (arXiv:2003.04297); facebookresearch/moco main_moco.py --aug-plus",
+    ),
+    ViewRecipe(
+        "moco_v2_cifar",
+        {"global": _two(_MOCO_CIFAR)},
+        "facebookresearch/moco, CIFAR-10 demo notebook",
+    ),
+    ViewRecipe(
+        "swav",
+        {"global": _two(_SWAV), "local": _smaller(_SWAV, 96, (0.05, 0.14), 6)},
+        "SwAV (arXiv:2006.09882) multi-crop; facebookresearch/swav: 2x224 + 6x96",
+    ),
+    ViewRecipe(
+        "swav_2x224",
+        {"global": _two(dataclasses.replace(_SWAV, scale=(0.08, 1.0)))},
+        "SwAV (arXiv:2006.09882), two-crop runs: area 0.08 to 1",
+    ),
+    ViewRecipe(
+        "swav_cifar",
+        {"global": _two(_SWAV_CIFAR), "local": _smaller(_SWAV_CIFAR, 20, (0.1, 0.4), 4)},
+        "Global views: lightly's CIFAR-10 benchmark (area 0.14 to 1, strength 0.5, no blur). Local "
+        "views, own reasoning: 4 of 20 pixels; areas 0.1 to 0.4 are sides of 10 to 20 of 32 "
+        "pixels, so a local view is not mostly enlargement",
+    ),
+    ViewRecipe(
+        "byol",
+        {"global": (_BYOL_A, _BYOL_B)},
+        "BYOL (arXiv:2006.07733) appendix B; also Barlow Twins and VICReg",
+    ),
+    ViewRecipe(
+        "byol_cifar",
+        {"global": _CIFAR_PAIR},
+        "solo-learn's CIFAR asymmetric augmentation: BYOL's without blur",
+    ),
+    ViewRecipe(
+        "vicreg_cifar",
+        {"global": _two(dataclasses.replace(_CIFAR_PAIR[0], scale=(0.2, 1.0), solarize_rate=0.1))},
+        "solo-learn's CIFAR VICReg augmentation: area from 0.2, solarize 0.1 in both views",
+    ),
+    ViewRecipe(
+        "dino",
+        {
+            "global": tuple(
+                dataclasses.replace(view, scale=(0.4, 1.0)) for view in (_BYOL_A, _BYOL_B)
+            ),
+            "local": _smaller(dataclasses.replace(_BYOL_A, blur_rate=0.5), 96, (0.05, 0.4), 8),
+        },
+        "DINO (arXiv:2104.14294) vanilla run; facebookresearch/dino: 2x224 + 8x96",
+    ),
+    ViewRecipe(
+        "dino_cifar",
+        {"global": _CIFAR_PAIR},
+        "solo-learn's CIFAR DINO: the asymmetric augmentation, two views, no local ones",
+    ),
+    ViewRecipe(
+        "dino_cifar_local",
+        {
+            "global": tuple(dataclasses.replace(view, scale=(0.4, 1.0)) for view in _CIFAR_PAIR),
+            "local": _smaller(_CIFAR_PAIR[0], 16, (0.05, 0.4), 4),
+        },
+        "DINO's areas (0.4 to 1, 0.05 to 0.4) with solo-learn's CIFAR colors. Own reasoning: 4 local "
+        "views of 16 pixels, a whole number of 4-pixel patches and half a global view's side",
+    ),
+    ViewRecipe("mae", {"global": (_MAE,)}, "MAE (arXiv:2111.06377) appendix A: crop and flip only"),
+    ViewRecipe(
+        "mae_cifar",
+        {"global": (dataclasses.replace(_MAE, size=32, scale=(0.08, 1.0)),)},
+        "solo-learn's CIFAR MAE: area 0.08 to 1 and flip",
+    ),
+    ViewRecipe(
+        "rotnet",
+        {"rotations": _four_turns(_ROTNET)},
+        "RotNet (arXiv:1803.07728), ImageNet: crop and flip, then all four rotations of it",
+        tied=("rotations",),
+    ),
+    ViewRecipe(
+        "rotnet_cifar",
+        {"rotations": _four_turns(_ROTNET_CIFAR)},
+        "RotNet (arXiv:1803.07728), CIFAR-10: a 32-pixel window of the image padded by 4, flip, then "
+        "all four rotations of it",
+        tied=("rotations",),
+    ),
+    ViewRecipe(
+        "none",
+        {"global": _two(ViewConfig(size=32))},
+        "No augmentation: the whole picture resized, twice; for tests and ablations",
+    ),
+)
 
-
-RECIPES: dict[str, ViewRecipe] = _recipes()
+RECIPES: dict[str, ViewRecipe] = {recipe.name: recipe for recipe in _TABLE}
 
 
 def names() -> list[str]:
