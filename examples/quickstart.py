@@ -22,7 +22,7 @@ error = np.abs(features - expected).max() / np.abs(expected).max()
 print(f"TensorFlow alone loads {sys.argv[1]}: {features.shape[1]} features of {len(images)} images,")
 print(f"largest difference to the Keras encoder {error:.1e} of the largest value: ", end="")
 print("equal" if error < 1e-5 else "NOT equal")
-raise SystemExit(error >= 1e-5)
+raise SystemExit(int(error >= 1e-5))
 """
 
 

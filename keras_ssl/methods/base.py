@@ -182,10 +182,11 @@ class SSLModel(Trainer):
         """Tells the method about its run; once, under the strategy's scope, before the first step."""
         self.run = run
         self.on_bind(run)
-        if isinstance(self.optimizer, SSLOptimizer):
-            self.optimizer.set_parameter_groups(self.parameter_groups)
-        if self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        if self.compiled:
+            if isinstance(self.optimizer, SSLOptimizer):
+                self.optimizer.set_parameter_groups(self.parameter_groups)
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
         if int(tf.convert_to_tensor(self.step)) == 0:
             for teacher, student in self.ema_pairs:
                 copy_weights(teacher, student)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl import random
 from keras_ssl.distribution import global_mean
 from keras_ssl.layers import MLP, Center, WeightNormDense, clone_frozen
 from keras_ssl.losses import center_and_sharpen, dino_loss, l2_normalize
@@ -44,6 +45,8 @@ class DINO(SSLModel):
             (0.9995 for a batch of 256).
         center_momentum: float in [0, 1]. Defaults to `0.9`.
         freeze_last_layer_epochs: float. Epochs in which the last layer does not move. Defaults to `1.0`.
+        head_stddev: float. Standard deviation of the head's first kernels; 0 for 1/sqrt(fan_in), which a head much
+            narrower than the authors' needs. Defaults to `0.02`.
         name: str. Defaults to the class name.
 
     Views: `global` `(2, batch, height, width, 3)` and optionally `local`, smaller, in [0, 1].
@@ -85,6 +88,7 @@ class DINO(SSLModel):
         teacher_momentum: float = 0.996,
         center_momentum: float = 0.9,
         freeze_last_layer_epochs: float = 1.0,
+        head_stddev: float = 0.02,
         name: str | None = None,
     ):
         super().__init__(
@@ -101,12 +105,16 @@ class DINO(SSLModel):
             teacher_momentum=teacher_momentum,
             center_momentum=center_momentum,
             freeze_last_layer_epochs=freeze_last_layer_epochs,
+            head_stddev=head_stddev,
         )
+        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+        if head_stddev:
+            initializer = keras.initializers.RandomNormal(stddev=head_stddev)
         self.projector = MLP(
             [hidden_dim, hidden_dim, bottleneck_dim],
             hidden_norm=False,
             activation="gelu",
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            kernel_initializer=initializer,
             name="projector",
         )
         self.projector.build((None, backbone.feature_dim))
@@ -149,12 +157,15 @@ class DINO(SSLModel):
 
     def embed(self, views: Views, training: bool) -> Embeddings:
         keys = views["keys"]
-        groups = [views[name] for name in ("global", "local") if name in views]
-        h = [self.features(group, keys, training=training) for group in groups]
+        groups = {name: views[name] for name in ("global", "local") if name in views}
+        h = [
+            self.features(group, random.fold_in(keys, name), training=training)
+            for name, group in groups.items()
+        ]
         z = l2_normalize(self.projector(tf.concat(h, 0), training=training))
         t = self.features(views["global"], keys, network=self.teacher_backbone, training=training)
         t = l2_normalize(self.teacher_projector(t, training=training))
-        count = sum(group.shape[0] for group in groups)
+        count = sum(group.shape[0] for group in groups.values())
         return {
             "z": batch_first(z, count),  # (batch, views, bottleneck_dim)
             "logits": batch_first(self.last_layer(z), count),

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl import random
 from keras_ssl.distribution import gather, global_mean
 from keras_ssl.layers import MLP, Prototypes, Queue, sinkhorn_codes
 from keras_ssl.losses import l2_normalize, swav_loss
@@ -122,10 +123,13 @@ class SwAV(SSLModel):
         return self.projection_dim
 
     def embed(self, views: Views, training: bool) -> Embeddings:
-        groups = [views[name] for name in ("global", "local") if name in views]
-        h = [self.features(group, views["keys"], training=training) for group in groups]
+        groups = {name: views[name] for name in ("global", "local") if name in views}
+        h = [
+            self.features(group, random.fold_in(views["keys"], name), training=training)
+            for name, group in groups.items()
+        ]
         z = l2_normalize(self.projector(tf.concat(h, 0), training=training))
-        z = batch_first(z, sum(group.shape[0] for group in groups))  # (batch, views, dim)
+        z = batch_first(z, sum(group.shape[0] for group in groups.values()))  # (batch, views, dim)
         return {"z": z, "scores": self.prototypes(z)}
 
     def loss(self, embeddings: Embeddings, views: Views) -> tuple[tf.Tensor, Aux]:

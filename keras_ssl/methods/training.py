@@ -29,7 +29,8 @@ class Trainer(keras.Model):
     needs_sample_id = False
 
     def __init__(self, *, name: str | None = None):
-        super().__init__(name=name)
+        # without autocast: images stay exact until the backbone normalizes them
+        super().__init__(name=name or type(self).__name__.lower(), autocast=False)
         del (
             self.loss
         )  # Keras sets an attribute of this name; here `loss` is the method's mathematics
@@ -41,6 +42,7 @@ class Trainer(keras.Model):
         self.seed = 0
         self.loss_scale: LossScale | None = None
         self.clip_norm, self.clip_mode = None, "global"
+        self.built = True  # a method makes all its weights in `__init__` and `bind`
 
     def compile(
         self,

@@ -254,6 +254,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "views": "dino_cifar",
         "num_prototypes": 1024,
         "hidden_dim": 512,
+        "head_stddev": 0.0,
         "teacher_momentum": 0.98,
         "clip_norm": 3.0,
     },

@@ -18,6 +18,7 @@ class Row:
         backbone: "resnet" or "vit".
         settings: arguments of the method.
         views: name of a recipe; made smaller by `view_changes`.
+        while_learning: other arguments of the method for that; DINO's loss falls if its targets stand still.
         falls: name of the reported scalar that falls on one repeated batch.
         learning_rate: of AdamW, for that.
     """
@@ -28,6 +29,7 @@ class Row:
     view_changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     backbone_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     falls: str = "loss"
+    while_learning: dict[str, Any] = dataclasses.field(default_factory=dict)
     learning_rate: float = 3e-3
 
 
@@ -59,6 +61,7 @@ ROWS: dict[str, Row] = {
             "num_prototypes": 24,
             "hidden_dim": 16,
             "bottleneck_dim": 8,
+            "head_stddev": 0.0,
             "teacher_momentum": 0.9,
             "norm_last_layer": False,
             "freeze_last_layer_epochs": 0.5,
@@ -67,6 +70,11 @@ ROWS: dict[str, Row] = {
         },
         _LOCAL,
         {"drop_path": 0.2},
+        while_learning={
+            "teacher_momentum": 1.0,
+            "center_momentum": 1.0,
+            "warmup_teacher_temperature": 0.07,
+        },
     ),
     "mae": Row(
         "vit",
@@ -88,7 +96,14 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.round((wave * 0.5 + 0.5) * color * 255).astype(np.uint8)
 
 
-def build(name: str, *, optimizer: Any = None, seed: int = 0, **compile_settings: Any) -> Any:
+def build(
+    name: str,
+    *,
+    optimizer: Any = None,
+    seed: int = 0,
+    learning: bool = False,
+    **compile_settings: Any,
+) -> Any:
     """Returns a small compiled method, not bound."""
     import keras
 
@@ -110,7 +125,8 @@ def build(name: str, *, optimizer: Any = None, seed: int = 0, **compile_settings
         backbone = backbones.ViT(
             width=12, depth=2, num_heads=2, patch_size=4, image_size=SIZE, **row.backbone_settings
         )
-    model = get_method(name)(backbone, **row.settings)
+    changes = row.while_learning if learning else {}
+    model = get_method(name)(backbone, **{**row.settings, **changes})
     recipe = views.customize(views.get(row.views), image_size=SIZE, **row.view_changes)
     optimizer = optimizer or optimizers.AdamW(row.learning_rate, weight_decay=0.0)
     model.compile(optimizer, views=recipe, seed=seed, **compile_settings)
