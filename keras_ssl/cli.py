@@ -18,6 +18,7 @@ from keras_ssl.pretraining.recipe import (
     choose_recipe,
     field_help,
     parse_attributes,
+    start_from,
     suggest,
 )
 from keras_ssl.pretraining.recipes import RECIPES
@@ -103,7 +104,8 @@ def _fill_pretrain(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     recipe = parser.add_argument_group("recipe", "settings that decide the result")
     _add_fields(recipe, Recipe, chosen)
     if chosen:
-        chosen = chosen | {k: v for k, v in vars(known).items() if v}
+        given = {name: value for name, value in vars(known).items() if value}
+        chosen = start_from(chosen, given) | given
         _add_own_settings(parser, chosen)
 
 

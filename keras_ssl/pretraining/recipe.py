@@ -183,6 +183,18 @@ def choose_recipe(recipe: str | None, method: str | None) -> dict[str, Any]:
     return dict(RECIPES[name])
 
 
+def start_from(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the named recipe without the settings of an optimizer, backbone or views that is not used."""
+    replaced = [
+        prefix for prefix in PREFIXES if given.get(prefix, recipe.get(prefix)) != recipe.get(prefix)
+    ]
+    return {
+        name: value
+        for name, value in recipe.items()
+        if not any(name.startswith(f"{prefix}_") for prefix in replaced)
+    }
+
+
 def suggest(name: str, known: Any) -> str:
     """Returns " Did you mean 'x'?" or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
@@ -203,7 +215,7 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
         SettingError: If a name or a value is wrong.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    flat = choose_recipe(given.pop("recipe", None), given.get("method")) | given
+    flat = start_from(choose_recipe(given.pop("recipe", None), given.get("method")), given) | given
     if "data" not in flat:
         raise SettingError(
             "Expected --data: digits, a folder, an .npz file or tfds:<name>. Received: nothing."
