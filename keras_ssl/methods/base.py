@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_ssl import random
 from keras_ssl.distribution import global_sum, num_replicas
 from keras_ssl.layers import copy_weights, update_ema
-from keras_ssl.losses import l2_normalize
+from keras_ssl.losses import l2_normalize, promote
 from keras_ssl.methods.inputs import RunInfo
 from keras_ssl.methods.scaling import clip_gradients
 from keras_ssl.methods.training import Trainer, Views
@@ -172,9 +172,7 @@ class SSLModel(Trainer):
     def report(self, aux: Aux) -> dict[str, tf.Tensor]:
         """Counts the step and returns the scalars of `aux` as logs."""
         self.step.assign_add(1)
-        return {
-            name: tf.cast(value, "float32") for name, value in aux.items() if value.shape.rank == 0
-        }
+        return {name: promote(value) for name, value in aux.items() if value.shape.rank == 0}
 
     # Binding and compiling -----------------------------------------------------------------------------------
 
@@ -195,11 +193,8 @@ class SSLModel(Trainer):
         """Returns the loss of a batch in inference mode; changes nothing."""
         views = self.make_views(data)
         value, aux = self.loss(self.embed(views, training=False), views)
-        return {
-            name: tf.cast(scalar, "float32")
-            for name, scalar in {**aux, "loss": value}.items()
-            if scalar.shape.rank == 0
-        }
+        scalars = {**aux, "loss": value}.items()
+        return {name: promote(scalar) for name, scalar in scalars if scalar.shape.rank == 0}
 
     # What leaves the method ----------------------------------------------------------------------------------
 
