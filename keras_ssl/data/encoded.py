@@ -6,7 +6,7 @@ import abc
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class EncodedSource(Source):
         self.num_samples = num_samples
         self.quarantine = Quarantine(num_samples, quarantine)
         self.num_threads = num_threads or os.cpu_count() or 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: ThreadPool | None = None
         self._sizes, self._formats = self._sample_headers()
         self.canvas = choose_canvas(self._sizes, canvas, view_size)
 
@@ -74,7 +74,7 @@ class EncodedSource(Source):
         self, indices: Sequence[int] | np.ndarray, positions: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode")
+            self._pool = ThreadPool(self.num_threads)
         shuffled = positions is not None
         indices = np.asarray(indices, np.int64)
         positions = np.asarray(positions if shuffled else indices, np.int64)
@@ -89,7 +89,7 @@ class EncodedSource(Source):
 
         self.quarantine.count_reads(len(indices), shuffled)
         try:
-            list(self._pool.map(fill, range(len(indices))))
+            self._pool.map(fill, range(len(indices)), chunksize=1)
         except DataError as error:
             self.error = error
             raise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +16,42 @@ from keras_ssl.data.base import DataError, Source
 
 _ROUNDS = 8  # TensorFlow's default of 4 leaves neighbors correlated
 _PARALLEL_READS = 2
+_STILL, _LONGEST_WAIT = 0.1, 30.0  # seconds without a read before Python may end, and at most
+
+
+class _Reads:
+    """Counts the reads that run now, and lets Python end only between them.
+
+    Pipelines read ahead in threads of TensorFlow. A thread that enters Python while the interpreter shuts down is
+    killed inside TensorFlow, which can leave the process spinning. When Python begins to end nobody takes elements
+    any more, so the buffers fill up within a few reads and then all is still.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running, self._ended = 0, 0.0
+        atexit.register(self._wait)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._running -= 1
+            self._ended = time.monotonic()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while time.monotonic() < deadline:
+            with self._lock:
+                still = not self._running and time.monotonic() - self._ended > _STILL
+            if still:
+                return
+            time.sleep(_STILL / 4)
+
+
+_reads = _Reads()
 
 
 class SampleStream:
@@ -135,14 +174,10 @@ class SampleStream:
 
         @tf.autograph.experimental.do_not_convert
         def read(records: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-            try:
+            with _reads:
                 images, aspect, shown = source.read_batch(records, positions)
-            except RuntimeError as error:
-                if "interpreter shutdown" not in str(error):
-                    raise
-                raise StopIteration from None  # reading ahead while Python ends: no one waits
-            labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
-            return [images, aspect, shown, *labels]
+                labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
+                return [images, aspect, shown, *labels]
 
         image, *rest = tf.numpy_function(read, [records, positions], types)
         image.set_shape((batch, *source.canvas, 3))

@@ -88,7 +88,7 @@ def backbone_class(name: str) -> type:
 def backbone_settings(name: str) -> dict[str, inspect.Parameter]:
     """Returns the settings of a backbone, read off its class; those that its name fixes are left out."""
     _, fixed = backbones.BACKBONES.get(name, (None, {}))
-    return settings_of(backbone_class(name), without=("image_size", "name", *fixed))
+    return settings_of(backbone_class(name), without=("image_size", "name", "source", "settings", *fixed))
 
 
 def check_settings(recipe: Recipe) -> None:
