@@ -35,7 +35,7 @@ def command(*arguments: str) -> None:
 def main() -> None:
     """Runs the commands and compares the two ways to load the encoder."""
     command("pretrain", "--recipe", "simclr_laptop", "--data", "digits:train", "--epochs", "20",
-            "--batch-size", "128", "--views-min-scale", "0.3", "--workdir", str(WORKDIR))  # fmt: skip
+            "--batch-size", "128", "--views-min-scale", "0.5", "--views-flip-rate", "0", "--workdir", str(WORKDIR))  # fmt: skip
     command("evaluate", str(WORKDIR), "--data", "digits:train", "--test-data", "digits:test")
 
     sys.path.insert(0, str(ROOT))

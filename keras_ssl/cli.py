@@ -242,8 +242,11 @@ def _zoo(flags: argparse.Namespace) -> int:
     if flags.action == "card":
         print(zoo.card(flags.name))
         return 0
-    for entry in zoo.list(method=flags.method):
+    entries = zoo.list(method=flags.method)
+    for entry in entries:
         print(entry.line())
+    if not entries:
+        print("No published encoder" + (f" of method {flags.method}." if flags.method else "."))
     return 0
 
 

@@ -88,7 +88,9 @@ def backbone_class(name: str) -> type:
 def backbone_settings(name: str) -> dict[str, inspect.Parameter]:
     """Returns the settings of a backbone, read off its class; those that its name fixes are left out."""
     _, fixed = backbones.BACKBONES.get(name, (None, {}))
-    return settings_of(backbone_class(name), without=("image_size", "name", "source", "settings", *fixed))
+    return settings_of(
+        backbone_class(name), without=("image_size", "name", "source", "settings", *fixed)
+    )
 
 
 def check_settings(recipe: Recipe) -> None:
@@ -193,6 +195,8 @@ def build_batches(
 ) -> Iterator[Any]:
     """Returns the iterator of distributed batches from a step on."""
 
+    engine = views.ViewEngine(model.view_engine.recipe, kernel="host")
+
     def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
         dataset = stream.dataset(
             start_step=start_step,
@@ -201,16 +205,18 @@ def build_batches(
             worker_index=context.input_pipeline_id,
         )
         if views_on_host:
-            dataset = dataset.map(lambda batch: on_host(batch, model), num_parallel_calls=2)
+            dataset = dataset.map(
+                lambda batch: on_host(batch, engine, model.seed), num_parallel_calls=2
+            )
         return dataset.prefetch(2)
 
     return iter(strategy.distribute_datasets_from_function(make))
 
 
-def on_host(batch: dict[str, Any], model: SSLModel) -> dict[str, Any]:
+def on_host(batch: dict[str, Any], engine: views.ViewEngine, seed: int) -> dict[str, Any]:
     """Returns the batch with its views in place of its images."""
-    keys = random.sample_keys(model.seed, batch["position"])
-    made = model.view_engine(batch["inputs"]["image"], keys, batch["aspect"])
+    keys = random.sample_keys(seed, batch["position"])
+    made = engine(batch["inputs"]["image"], keys, batch["aspect"])
     rest = {name: value for name, value in batch.items() if name not in ("inputs", "aspect")}
     return {**rest, "views": made}
 

@@ -39,7 +39,7 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
         f"{parameter_count(model):,} trained parameters, {parameter_count(model.backbone):,} in the backbone",
         f"schedule  {recipe.epochs} epochs of {stream.steps_per_epoch} steps, batch {recipe.batch_size}, "
         f"{recipe.optimizer}, peak learning rate {_peak(run):.4g}, seed {recipe.seed}",
-        f"folder    {run.workdir}",
+        f"folder    {run.workdir or 'none: a dry run'}",
     ]
     if not getattr(model.backbone, "replica_exact", True) and run.replicas > 1:
         text.append(

@@ -35,7 +35,6 @@ class Monitor:
             self.every = max(1, recipe.epochs // 10)
         self.last: dict[str, float] = {}
         self._said: set[str] = set()
-        self._view_stats: dict[str, float] = {}
         self._probe = self._open_probe() if self.every else None
         if self._probe is not None:
             rng = np.random.default_rng(0)
@@ -64,14 +63,13 @@ class Monitor:
         self.run.journal.image("views", 0, sheet)
         if self.run.chief:
             evaluation.write_png(self.run.workdir / "views.png", sheet)
-        group = made[next(iter(self.run.model.view_spec))].numpy()
-        if group.shape[1] > 1:
-            other = group[1] if len(group) > 1 else group[0]
-            stats = evaluation.view_stats(group[0], other)
-            if len(group) == 1:  # nothing to compare: only the contrast means something
-                stats = {"view_contrast": stats["view_contrast"]}
-            self._view_stats = stats
-            self._report(0, evaluation.diagnose(stats))
+        name = next(iter(self.run.model.view_spec))
+        group = made[name].numpy()
+        pair = name == "global" and len(group) > 1  # only these are meant to show the same thing
+        stats = evaluation.view_stats(group[0], group[1] if pair else group[0])
+        if not pair:
+            stats = {"view_contrast": stats["view_contrast"]}
+        self._report(0, evaluation.diagnose(stats))
 
     def end_of_epoch(self, step: int) -> None:
         """Looks when it is time, and at the end."""
@@ -89,7 +87,7 @@ class Monitor:
         self.last = {"rankme": evaluation.rankme(features)}
         if labels is not None:
             accuracy = evaluation.knn_accuracy(features, labels, ks=(20,))
-            self.last["knn_accuracy"] = accuracy.get(20, 0.0)
+            self.last |= {"knn_accuracy": accuracy[20]} if accuracy else {}  # needs 21 images
         stats = {
             "effective_rank": evaluation.effective_rank(features),
             "num_embeddings": len(features),

@@ -326,4 +326,8 @@ class Run:
         else:
             where = self.workdir / "encoder"
             text = f"Done: {where} holds the {self.model.exported}'s encoder of step {step}."
+        broken = getattr(self.stream.source, "num_broken", 0)
+        if broken:
+            listed = self.workdir / "quarantine.jsonl"
+            self.reporter.line(f"{broken} broken images were replaced; {listed} lists them.")
         self.reporter.line(text, always=True)
