@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         parser.parse_args(arguments or ["--help"])
     text, fill, run = COMMANDS[arguments[0]]
-    env.quiet_tensorflow()
     try:
         command = Parser(
             prog=f"keras-ssl {arguments[0]}",
@@ -122,6 +121,7 @@ def _add_fields(group: argparse._ArgumentGroup, cls: type, chosen: dict[str, Any
 
 
 def _add_own_settings(parser: argparse.ArgumentParser, chosen: dict[str, Any]) -> None:
+    env.import_tensorflow_quietly()
     from keras_ssl import views
     from keras_ssl.methods import get_method
     from keras_ssl.pretraining import build
@@ -184,6 +184,7 @@ def _converter(hint: Any) -> tuple[Callable[[str], Any], Any]:
 
 
 def _pretrain(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
     from keras_ssl.pretraining.run import pretrain
 
     settings = {name: value for name, value in vars(flags).items() if value is not None}
@@ -208,6 +209,7 @@ def _fill_evaluate(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 
 
 def _evaluate(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
     from keras_ssl.pretraining.commands import evaluate
 
     return evaluate(**vars(flags))
@@ -223,6 +225,7 @@ def _fill_export(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
 
 
 def _export(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
     from keras_ssl.pretraining.commands import export
 
     return export(**vars(flags))

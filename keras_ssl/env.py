@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+import tempfile
 
 
-def quiet_tensorflow() -> None:
-    """Hides TensorFlow's start-up notes unless `TF_CPP_MIN_LOG_LEVEL` is set. Call it before TensorFlow is imported."""
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its start-up notes, which are shown only if the import fails.
+
+    They are written before any log level is read, so `TF_CPP_MIN_LOG_LEVEL` alone does not hide them; set it to 0 to
+    see everything.
+    """
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            notes.seek(0)
+            os.write(shown, notes.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def debug() -> bool:

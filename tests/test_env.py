@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from keras_ssl import env
@@ -15,10 +18,36 @@ def test_debug(monkeypatch, value, expected):
     assert env.debug() is expected
 
 
-def test_quiet_tensorflow_leaves_a_choice_alone(monkeypatch):
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    env.quiet_tensorflow()
-    assert env.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-    env.quiet_tensorflow()
-    assert env.os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
+SCRIPT = """
+import sys
+from keras_ssl import env
+env.import_tensorflow_quietly()
+assert "tensorflow" in sys.modules
+print("heard", file=sys.stderr)
+"""
+
+
+def test_tensorflow_is_imported_without_a_word(subprocess_env):
+    run = lambda **changes: (
+        subprocess.run(  # noqa: E731
+            [sys.executable, "-c", SCRIPT],
+            env={**subprocess_env, **changes},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    )
+    assert run() == "heard\n"
+
+
+def test_a_failed_import_is_not_hidden(subprocess_env, tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os; os.write(2, b'why'); raise ImportError('broken')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**subprocess_env, "PYTHONPATH": f"{tmp_path}:{subprocess_env['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "why" in done.stderr and "broken" in done.stderr
