@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -39,3 +40,14 @@ def subprocess_env() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives a file to one worker, so that what its tests share is built once.
+
+    A file cuts itself up by defining `xdist_group(item) -> str`; tests of one name stay together.
+    """
+    for item in items:
+        name = getattr(item.module, "xdist_group", lambda item: item.module.__name__)(item)
+        item.add_marker(pytest.mark.xdist_group(re.sub(r"\W+", "_", name)))

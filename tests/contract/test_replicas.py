@@ -14,6 +14,11 @@ import pytest
 
 from tests.contract.rows import ROWS
 
+
+def xdist_group(item: pytest.Item) -> str:
+    return item.nodeid
+
+
 WORKER = Path(__file__).with_name("replica_worker.py")
 
 
