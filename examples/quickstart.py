@@ -34,8 +34,13 @@ def command(*arguments: str) -> None:
 
 def main() -> None:
     """Runs the commands and compares the two ways to load the encoder."""
-    command("pretrain", "--recipe", "simclr_laptop", "--data", "digits:train", "--epochs", "20",
-            "--batch-size", "128", "--views-min-scale", "0.5", "--views-flip-rate", "0", "--workdir", str(WORKDIR))  # fmt: skip
+    settings = {"data": "digits:train", "epochs": 20, "batch-size": 128, "workdir": WORKDIR}
+    settings |= {
+        "views-min-scale": 0.5,
+        "views-flip-rate": 0,
+    }  # digits are small and have no mirror image
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    command("pretrain", "--recipe", "simclr_laptop", *flags)
     command("evaluate", str(WORKDIR), "--data", "digits:train", "--test-data", "digits:test")
 
     sys.path.insert(0, str(ROOT))
