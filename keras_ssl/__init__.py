@@ -1,12 +1,13 @@
 """Self-supervised pre-training of image encoders with TensorFlow and Keras.
 
-`import keras_ssl` is quick: a part of the library, and TensorFlow with it, is imported when it is first used.
+`keras_ssl.pretrain(...)` is the command of this name from Python. `import keras_ssl` is quick: a part of the library,
+and TensorFlow with it, is imported when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0.dev0"
 
@@ -29,11 +30,13 @@ _PARTS = (
 )
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "pretrain":
+        return importlib.import_module(f"{__name__}.pretraining.run").pretrain
     raise AttributeError(f"module 'keras_ssl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted((*globals(), *_PARTS))
+    return sorted((*globals(), *_PARTS, "pretrain"))

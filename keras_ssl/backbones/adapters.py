@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -152,8 +152,9 @@ class AdaptedBackbone(Backbone):
         weights: str or None. `"imagenet"`: the published weights (downloads); None: random start. Defaults to
             `None`.
         settings: dict or None. Further arguments of the network's own constructor. Defaults to `None`.
-        mean, std: three floats. Only for KerasHub classes, which say nothing about preprocessing; ImageNet's by
-            default. For all others the network's own preprocessing holds and both are None.
+        mean: three floats. Subtracted from RGB in [0, 1]. Only for KerasHub classes, which say nothing about
+            preprocessing; for all others the network's own holds. Defaults to ImageNet's.
+        std: three floats > 0. Divides after that; likewise. Defaults to ImageNet's.
 
     Returns "features" `(batch, feature_dim)` and "map" `(batch, h, w, channels)`, or for transformers "tokens"
     `(batch, patches, width)`; then the features are the class token if there is one, else the mean.
@@ -168,8 +169,8 @@ class AdaptedBackbone(Backbone):
         image_size: int = 224,
         weights: str | None = None,
         settings: dict[str, Any] | None = None,
-        mean: Any = IMAGENET_MEAN,
-        std: Any = IMAGENET_STD,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, mean, std, **kwargs)

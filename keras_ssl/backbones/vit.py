@@ -28,7 +28,7 @@ class ViT(Backbone):
         depth: int > 0. Number of blocks.
         num_heads: int > 0. Divides `width`.
         patch_size: int > 0. Side of a patch in pixels. Defaults to `16`.
-        mlp_ratio: float > 0. Defaults to `4.0`.
+        mlp_ratio: float > 0. Hidden width of a block's perceptron over `width`. Defaults to `4.0`.
         class_token: bool. Whether a learned token is put in front of the patches. Defaults to `True`.
         pooling: str. Features are the class token (`"token"`) or the mean of the patch tokens (`"mean"`),
             after the final norm. Defaults to `"token"`, without a class token to `"mean"`.
@@ -40,7 +40,8 @@ class ViT(Backbone):
             `False`.
         drop_path: float in [0, 1). Rate at the last block; grows linearly from 0 at the first. Defaults to
             `0.0`.
-        layer_scale: float or None. See `TransformerBlock`. Defaults to `None`.
+        layer_scale: float or None. Start value of a learned factor for each channel of a branch; None: no factors.
+            Defaults to `None`.
         initialization: str. `"normal"` (DINO), `"xavier"` (MAE) or `"xavier_split"` (MoCo v3). The class token
             starts with standard deviation 0.02, MoCo v3's with 1e-6. Defaults to `"normal"`.
         freeze_patch_embedding: bool. Whether the patch projection keeps its random start values (MoCo v3).

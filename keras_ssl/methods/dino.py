@@ -37,13 +37,13 @@ class DINO(SSLModel):
         hidden_dim: int. Width of the head's hidden layers. Defaults to `2048`.
         bottleneck_dim: int. Width before the last layer. Defaults to `256`.
         norm_last_layer: bool. Whether the last layer's weight norms stay 1; False learns them. Defaults to `True`.
-        student_temperature: float. Defaults to `0.1`.
+        student_temperature: float. Of the student's softmax, above 0. Defaults to `0.1`.
         teacher_temperature: float. After the warm-up; above 0.07 is unstable. Defaults to `0.04`.
-        warmup_teacher_temperature: float. At the start. Defaults to `0.04`.
+        warmup_teacher_temperature: float. The teacher's at the first step. Defaults to `0.04`.
         warmup_teacher_temperature_epochs: float. Epochs of the linear ramp between them. Defaults to `0.0`.
         teacher_momentum: float in [0, 1]. At the first step; rises to 1 along a cosine. Defaults to `0.996`
             (0.9995 for a batch of 256).
-        center_momentum: float in [0, 1]. Defaults to `0.9`.
+        center_momentum: float in [0, 1]. Share of the old center in each step. Defaults to `0.9`.
         freeze_last_layer_epochs: float. Epochs in which the last layer does not move. Defaults to `1.0`.
         head_stddev: float. Standard deviation of the head's first kernels; 0 for 1/sqrt(fan_in), which a head much
             narrower than the authors' needs. Defaults to `0.02`.

@@ -36,10 +36,10 @@ class SwAV(SSLModel):
         backbone: Backbone. Its `features` `(batch, feature_dim)` are what is kept.
         hidden_dim: int. Width of the projector's hidden layer. Defaults to `2048`.
         projection_dim: int. Size of the embeddings z. Defaults to `128`.
-        num_prototypes: int. K. Defaults to `3000` (100 to 512 for CIFAR).
+        num_prototypes: int. K, cluster centers on the unit sphere. Defaults to `3000` (100 to 512 for CIFAR).
         temperature: float. tau of the predictions, above 0. Defaults to `0.1`.
         epsilon: float. Sharpness of the codes, above 0. Defaults to `0.05`.
-        sinkhorn_iterations: int. Defaults to `3`.
+        sinkhorn_iterations: int. Rounds of row and column scaling. Defaults to `3`.
         freeze_prototypes_epochs: float. Epochs in which the prototypes do not move. Defaults to `1.0`.
         queue_size: int. Past embeddings for the codes, over all replicas, for each large view; 0 for none.
             Defaults to `0` (3840 for a batch of 256).

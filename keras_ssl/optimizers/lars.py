@@ -39,9 +39,9 @@ class LARS(SSLOptimizer):
     Args:
         learning_rate: float or `LearningRateSchedule`.
         variant: str. One of the above. Defaults to `"byol"`.
-        momentum: float in [0, 1). Defaults to `0.9`.
+        momentum: float in [0, 1). Share of the last update that is kept. Defaults to `0.9`.
         weight_decay: float, or a callable of the step. Defaults to `0.0`.
-        trust_coefficient: float. eta, above 0. Defaults to the variant's: 0.001, in `"solo"` 0.02.
+        trust_coefficient: float. eta of the trust ratio, above 0. Defaults to the variant's: 0.001, in `"solo"` 0.02.
         epsilon: float. Used by `"solo"` and `"larc"`. Defaults to `1e-8`.
         exclude: str. Variables without decay and ratio: `"1d"`, `"none"` or a regular expression searched in their
             paths. Defaults to the variant's: `"1d"`, in `"larc"` `"none"`.

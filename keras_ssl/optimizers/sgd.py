@@ -25,8 +25,8 @@ class SGD(SSLOptimizer):
 
     Args:
         learning_rate: float or `LearningRateSchedule`.
-        momentum: float in [0, 1). Defaults to `0.9`.
-        nesterov: bool. Defaults to `False`.
+        momentum: float in [0, 1). Share of the last update that is kept. Defaults to `0.9`.
+        nesterov: bool. Whether the step looks ahead along the momentum. Defaults to `False`.
         weight_decay: float, or a callable of the step. Defaults to `0.0`.
         exclude: str. Variables without decay: `"1d"`, `"none"` or a regular expression searched in their paths.
             Defaults to `"none"`, as MoCo, SimSiam and SwAV decay everything.

@@ -215,7 +215,10 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
         SettingError: If a name or a value is wrong.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    flat = start_from(choose_recipe(given.pop("recipe", None), given.get("method")), given) | given
+    named = start_from(choose_recipe(given.pop("recipe", None), given.get("method")), given)
+    # a flag's 1.0 is the recipe's 1: one spelling, so that the run's checkpoints know it again
+    same = {name: named[name] for name, value in given.items() if named.get(name) == value}
+    flat = named | given | same
     if "data" not in flat:
         raise SettingError(
             "Expected --data: digits, a folder, an .npz file or tfds:<name>. Received: nothing."
@@ -245,12 +248,17 @@ def check(recipe: Recipe, options: RunOptions) -> None:
     Raises:
         SettingError: With one sentence.
     """
-    positive = ("image_size", "epochs", "batch_size", "learning_rate")
-    for name in positive:
-        if not getattr(recipe, name) > 0:
-            raise SettingError(
-                f"Expected {name} above 0. Received: {name}={getattr(recipe, name)}."
-            )
+    positive = ("image_size", "epochs", "batch_size", "learning_rate", "clip_norm")
+    values = {name: getattr(recipe, name) for name in positive}
+    values["steps_per_execution"] = options.steps_per_execution
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise SettingError(f"Expected {name} above 0. Received: {name}={value}.")
+    if recipe.milestones and (recipe.warmup_epochs or recipe.end_learning_rate):
+        raise SettingError(
+            "Expected no warmup_epochs and no end_learning_rate with milestones, which replace them. Received: "
+            f"warmup_epochs={recipe.warmup_epochs}, end_learning_rate={recipe.end_learning_rate}."
+        )
     choices = {
         "precision": (recipe.precision, PRECISIONS),
         "learning_rate_rule": (recipe.learning_rate_rule, ("linear", "sqrt", "none")),
