@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,16 +36,25 @@ class SSLModel(Trainer):
     Args:
         backbone: Backbone. Maps RGB in [0, 1] to {"features": `(batch, feature_dim)`, ...}.
         name: str. Defaults to the class name.
-        **settings: The method's own arguments; kept as attributes and in the config.
+
+    The arguments of a method's own `__init__` become attributes of the same names, and part of its config.
     """
 
     exported = "student"
 
-    def __init__(self, backbone: keras.Model, *, name: str | None = None, **settings: Any):
+    def __new__(cls, *args: Any, **kwargs: Any) -> SSLModel:
+        """Notes what the method was made with, so that no method has to list its arguments twice."""
+        model = super().__new__(cls, *args, **kwargs)
+        given = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+        given.apply_defaults()
+        own = set(given.arguments) - {"self", "backbone", "name"}
+        object.__setattr__(model, "_settings", {name: given.arguments[name] for name in own})
+        return model
+
+    def __init__(self, backbone: keras.Model, *, name: str | None = None):
         super().__init__(name=name)
         self.backbone = backbone
-        self._settings = settings
-        for setting, value in settings.items():
+        for setting, value in self._settings.items():
             setattr(self, setting, value)
 
     # What a method writes ------------------------------------------------------------------------------------

@@ -61,13 +61,7 @@ class BYOL(SSLModel):
         teacher_momentum: float = 0.996,
         name: str | None = None,
     ):
-        super().__init__(
-            backbone,
-            name=name,
-            hidden_dim=hidden_dim,
-            projection_dim=projection_dim,
-            teacher_momentum=teacher_momentum,
-        )
+        super().__init__(backbone, name=name)
         if not 0 <= teacher_momentum <= 1:
             raise ValueError(
                 f"Expected teacher_momentum in [0, 1]. Received: teacher_momentum={teacher_momentum}"

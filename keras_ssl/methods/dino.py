@@ -91,22 +91,7 @@ class DINO(SSLModel):
         head_stddev: float = 0.02,
         name: str | None = None,
     ):
-        super().__init__(
-            backbone,
-            name=name,
-            num_prototypes=num_prototypes,
-            hidden_dim=hidden_dim,
-            bottleneck_dim=bottleneck_dim,
-            norm_last_layer=norm_last_layer,
-            student_temperature=student_temperature,
-            teacher_temperature=teacher_temperature,
-            warmup_teacher_temperature=warmup_teacher_temperature,
-            warmup_teacher_temperature_epochs=warmup_teacher_temperature_epochs,
-            teacher_momentum=teacher_momentum,
-            center_momentum=center_momentum,
-            freeze_last_layer_epochs=freeze_last_layer_epochs,
-            head_stddev=head_stddev,
-        )
+        super().__init__(backbone, name=name)
         initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
         if head_stddev:
             initializer = keras.initializers.RandomNormal(stddev=head_stddev)

@@ -61,15 +61,7 @@ class MAE(SSLModel):
         decoder_heads: int = 16,
         name: str | None = None,
     ):
-        super().__init__(
-            backbone,
-            name=name,
-            mask_ratio=mask_ratio,
-            normalize_pixels=normalize_pixels,
-            decoder_dim=decoder_dim,
-            decoder_depth=decoder_depth,
-            decoder_heads=decoder_heads,
-        )
+        super().__init__(backbone, name=name)
         if backbone.get_config().get("pooling") != "token":
             raise ValueError(
                 "Expected a ViT backbone with a class token as its features: only a ViT can leave out hidden "

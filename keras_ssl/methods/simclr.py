@@ -63,14 +63,7 @@ class SimCLR(SSLModel):
         temperature: float = 0.1,
         name: str | None = None,
     ):
-        super().__init__(
-            backbone,
-            name=name,
-            hidden_dim=hidden_dim,
-            projection_dim=projection_dim,
-            num_projector_layers=num_projector_layers,
-            temperature=temperature,
-        )
+        super().__init__(backbone, name=name)
         if temperature <= 0:
             raise ValueError(f"Expected temperature above 0. Received: temperature={temperature}")
         hidden = [hidden_dim or backbone.feature_dim] * (num_projector_layers - 1)

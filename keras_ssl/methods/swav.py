@@ -87,19 +87,7 @@ class SwAV(SSLModel):
         queue_start_epoch: float = 15.0,
         name: str | None = None,
     ):
-        super().__init__(
-            backbone,
-            name=name,
-            hidden_dim=hidden_dim,
-            projection_dim=projection_dim,
-            num_prototypes=num_prototypes,
-            temperature=temperature,
-            epsilon=epsilon,
-            sinkhorn_iterations=sinkhorn_iterations,
-            freeze_prototypes_epochs=freeze_prototypes_epochs,
-            queue_size=queue_size,
-            queue_start_epoch=queue_start_epoch,
-        )
+        super().__init__(backbone, name=name)
         self.projector = MLP([hidden_dim, projection_dim], name="projector")
         self.projector.build((None, backbone.feature_dim))
         self.prototypes = Prototypes(projection_dim, num_prototypes, name="prototypes")
