@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         fill(command, arguments[1:])
         return run(command.parse_args(arguments[1:]))
+    except KeyboardInterrupt:  # during a run's steps the run itself saves and stops
+        print("keras-ssl: interrupted.", file=sys.stderr)
+        return 130
     except (ValueError, ImportError, OSError) as error:
         if env.debug():
             raise

@@ -71,7 +71,8 @@ class AdamW(_AdamMoments):
 
     Args:
         learning_rate: float or `LearningRateSchedule`.
-        betas: two floats in [0, 1). Share that the means of gradient and square keep. Defaults to `(0.9, 0.999)`; MAE uses `(0.9, 0.95)`.
+        betas: two floats in [0, 1). Share that the means of gradient and square keep. Defaults to `(0.9, 0.999)`;
+            MAE uses `(0.9, 0.95)`.
         epsilon: float. Added outside the square root. Defaults to `1e-8`.
         weight_decay: float, or a callable of the step: DINO's rises from 0.04 to 0.4. Defaults to `0.05`.
         exclude: str. Variables without decay: `"1d"`, `"none"` or a regular expression searched in their paths.

@@ -16,7 +16,7 @@ class Journal:
 
     Args:
         workdir: Path. The run folder.
-        start_step: int. Lines of later steps, left by a killed process, are dropped.
+        start_step: int. Lines of later steps, left by a killed process, are dropped; -1 drops all.
         writer: bool. Whether this process writes. Defaults to `True`.
     """
 

@@ -196,7 +196,8 @@ class Run:
         restored = self.checkpoints.restore()
         step = restored["step"] if restored else 0
         self._write_recipe()
-        self.journal = Journal(self.workdir, step, writer=self.chief)
+        first = step if restored else -1  # without a checkpoint all is done again, step 0 too
+        self.journal = Journal(self.workdir, first, writer=self.chief)
         self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
         self.monitor = Monitor(self)
         try:
@@ -277,8 +278,8 @@ class Run:
     def _check_finite(self, step: int, values: dict[str, float]) -> None:
         if not np.isfinite(values["loss"]):
             raise TrainingError(
-                f"The loss is {values['loss']} at step {step}. Lower --learning-rate, lengthen "
-                "--warmup-epochs or set --clip-norm; the last good checkpoint is kept."
+                f"The loss is {values['loss']} at step {step}. Begin again in another --workdir with a lower "
+                "--learning-rate, a longer --warmup-epochs or --clip-norm; what was saved before is kept."
             )
 
     def _save(self, step: int, logs: dict[str, tf.Tensor]) -> None:

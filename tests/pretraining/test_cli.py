@@ -198,6 +198,15 @@ def test_wrong_input_is_one_sentence(arguments, sentence, capsys, monkeypatch):
     assert line.startswith("keras-ssl: ") and sentence in line
 
 
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupt(flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "zoo", (*cli.COMMANDS["zoo"][:2], interrupt))
+    assert cli.main(["zoo", "list"]) == 130
+    assert capsys.readouterr().err == "keras-ssl: interrupted.\n"
+
+
 def test_pretrain_is_at_hand_and_lazy(subprocess_env):
     code = (
         "import sys, keras_ssl\n"

@@ -31,6 +31,12 @@ def test_lines_after_the_start_and_a_torn_one_are_dropped(tmp_path):
     assert not list(tmp_path.glob("*.writing"))
 
 
+def test_a_run_that_begins_again_drops_all(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
+    Journal(tmp_path, -1).close()
+    assert lines(tmp_path) == []
+
+
 @pytest.mark.parametrize("torn", ["", "[]", "17", '{"kind": "train"}', '{"step": null}'])
 def test_lines_that_are_none_are_dropped(torn, tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n' + torn + "\n")
