@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from keras_ssl import backbones, data
+from keras_ssl import backbones, data, random
 from keras_ssl.distribution import global_mean
 from keras_ssl.layers import MLP
 from keras_ssl.losses import promote
@@ -36,8 +36,7 @@ class BarlowTwins(SSLModel):
     recipes = {"large": "byol", "small": "byol_cifar"}  # the authors use BYOL's views
 
     def __init__(self, backbone, *, projection_dim=8192, off_diagonal_weight=0.0051, name=None):
-        settings = {"projection_dim": projection_dim, "off_diagonal_weight": off_diagonal_weight}
-        super().__init__(backbone, name=name, **settings)
+        super().__init__(backbone, name=name)  # the arguments become attributes of their names
         widths = [projection_dim] * 3  # the last batch-norm has no parameters: it standardizes
         self.projector = MLP(widths, use_bias=False, output_norm="plain", name="projector")
         self.projector.build((None, backbone.feature_dim))
@@ -50,7 +49,8 @@ class BarlowTwins(SSLModel):
         outputs = {}
         for index, name in enumerate("ab"):  # one call a view: batch statistics are each view's own
             view = views["global"][index : index + 1]
-            h = self.features(view, views["keys"], training=training)
+            keys = random.fold_in(views["keys"], name)
+            h = self.features(view, keys, training=training)
             outputs[f"z_{name}"] = self.projector(h, training=training)  # (batch, projection_dim)
         return outputs
 
@@ -74,5 +74,6 @@ class BarlowTwins(SSLModel):
 if __name__ == "__main__":
     images = data.load_digits("train").images  # uint8 (1438, 32, 32, 3)
     model = BarlowTwins(backbones.build("resnet_mini", image_size=32), projection_dim=256)
-    model.compile(keras.optimizers.AdamW(1e-3)).fit(images, epochs=3, batch_size=128)
+    model.compile(keras.optimizers.AdamW(1e-3), views="byol_cifar")
+    model.fit(images, epochs=3, batch_size=128)
     print("features", model.predict(images / 255.0, verbose=0).shape)

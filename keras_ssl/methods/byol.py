@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl import random
 from keras_ssl.layers import MLP, clone_frozen
 from keras_ssl.losses import byol_loss
 from keras_ssl.methods.base import Aux, Embeddings, SSLModel, Views, embedding_std
@@ -90,7 +91,7 @@ class BYOL(SSLModel):
     def embed(self, views: Views, training: bool) -> Embeddings:
         outputs = {}
         for index, name in enumerate("ab"):  # one call a view: batch statistics are each view's own
-            view, keys = views["global"][index : index + 1], views["keys"]
+            view, keys = views["global"][index : index + 1], random.fold_in(views["keys"], name)
             h = self.features(view, keys, training=training)
             z = self.projector(h, training=training)
             t = self.features(view, keys, network=self.teacher_backbone, training=training)

@@ -212,3 +212,17 @@ def test_views_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="rotnet_cifar"):
         model = build("simclr")
         model.compile("adam", views="rotnet_cifar")
+
+
+def test_half_precision_policies_see_exact_images():
+    """Images are rounded by the backbone's own layers only, also when the method itself is called."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build("simclr")
+        seen = []
+        normalize = model.backbone.normalize
+        model.backbone.normalize = lambda images: seen.append(images.dtype) or normalize(images)
+        model(tf.constant(images(2), tf.float32) / 255.0)
+        assert seen and all(dtype == tf.float32 for dtype in seen)
+    finally:
+        keras.config.set_dtype_policy("float32")
