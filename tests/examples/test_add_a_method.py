@@ -119,6 +119,8 @@ def test_it_learns_a_repeated_batch_and_constant_embeddings_are_the_collapse(exa
     assert history["agreement"][1] > 0.9
     nothing = {"z_a": tf.zeros((BATCH, 8)), "z_b": tf.zeros((BATCH, 8))}
     assert list(model.collapsed_loss().values()) == [float(model.loss(nothing, {})[0])]
+    again = type(model).from_config(model.get_config())
+    assert (again.projection_dim, again.off_diagonal_weight) == (8, 0.0051)
     pictures = tf.constant(images(4, seed=1), tf.float32) / 255.0
     assert model.predict(pictures, verbose=0).shape == (4, model.backbone.feature_dim)
 
