@@ -61,8 +61,8 @@ class Trainer(keras.Model):
             optimizer: Keras optimizer or its name. Those of `keras_ssl.optimizers` also honor the method's
                 parameter groups. Defaults to `"adam"`.
             views: str, ViewRecipe or callable `(images, keys, aspect) -> views`. What the networks are shown.
-                Defaults to the method's recipe for small images up to 64 pixels, else to the authors' ImageNet
-                recipe.
+                Defaults to the method's recipe for small images if the backbone is built for up to 64 pixels, else
+                to the authors' ImageNet recipe, in the backbone's size.
             seed: int. Seed of all randomness of the views. Defaults to `0`.
             clip_norm: float. Largest norm of the summed gradient, or None. Defaults to `None`.
             clip_mode: str. `"global"` norm of all gradients or `"tensor"`, each alone. Defaults to `"global"`.
@@ -91,7 +91,9 @@ class Trainer(keras.Model):
             )
         with strategy.scope():
             if views is None:
-                views = self.recipes["small" if max(self.backbone.image_size) <= 64 else "large"]
+                size = self.backbone.image_size
+                views = self.recipes["small" if size <= 64 else "large"]
+                views = view_recipes.customize(views, image_size=size)
             if isinstance(views, str):
                 views = view_recipes.get(views)
             if isinstance(views, view_recipes.ViewRecipe):

@@ -226,3 +226,11 @@ def test_half_precision_policies_see_exact_images():
         assert seen and all(dtype == tf.float32 for dtype in seen)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_without_views_it_takes_its_small_recipe(name):
+    model = build(name)
+    model.compile("adam")
+    assert model.view_engine.recipe.name == type(model).recipes["small"]
+    assert isinstance(model.optimizer, keras.optimizers.Adam)

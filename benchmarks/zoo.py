@@ -1,7 +1,7 @@
 """Trains, measures and packs the zoo's own entries, row by row.
 
-    python training/zoo.py --data cifar10.npz            # all rows, in order
-    python training/zoo.py --data cifar10.npz --only simclr_rnmini_cifar10
+    python benchmarks/zoo.py --data cifar10.npz            # all rows, in order
+    python benchmarks/zoo.py --data cifar10.npz --only simclr_rnmini_cifar10
 
 `--data` names an `.npz` of CIFAR-10 with x_train, y_train, x_test, y_test. Every row is an ordinary run in
 `--workdir`/NAME, so a stopped one goes on where it was; a row that is packed already is left alone. Settings were
@@ -77,7 +77,7 @@ def publish(name: str, workdir: Path, data: str) -> None:
         "backbone": stored["backbone"],
         "dataset": "CIFAR-10",
         "epochs": stored["epochs"],
-        "command": f"python training/zoo.py --data cifar10.npz --only {name}",
+        "command": f"python benchmarks/zoo.py --data cifar10.npz --only {name}",
         "hardware": "2 CPU cores",
         "hours": round(hours, 2),
         "settings": {**stored, "data": "cifar10.npz:train"},
