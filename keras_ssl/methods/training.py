@@ -101,7 +101,7 @@ class Trainer(keras.Model):
                 views = view_recipes.ViewEngine(views)
             self.view_engine, self.seed = views, seed
             self.clip_norm, self.clip_mode = clip_norm, clip_mode
-            if self.dtype_policy.name == "mixed_float16" and self.loss_scale is None:
+            if self.backbone.compute_dtype == "float16" and self.loss_scale is None:
                 self.loss_scale = LossScale()
             super().compile(
                 optimizer=optimizer,
@@ -141,6 +141,7 @@ class Trainer(keras.Model):
             with self.distribute_strategy.scope():
                 replicas = self.distribute_strategy.num_replicas_in_sync
                 self.bind(RunInfo(steps * batch, steps, steps * epochs, batch, replicas))
+        kwargs.setdefault("shuffle", False)  # Keras would warn; arrays are shuffled above
         return super().fit(dataset, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Callable:

@@ -48,6 +48,10 @@ def evaluate(
             "Expected --data for an encoder that is not a run folder. Received: nothing."
         )
     if stored is not None:
+        if data is None and stored["recipe"]["data"] == "array":
+            raise SettingError(
+                "Expected --data: the run was made from arrays in memory. Received: nothing."
+            )
         data = data or stored["recipe"]["data"]
         data_dir = data_dir or stored["recipe"]["data_dir"]
     network = load_any_encoder(encoder)

@@ -23,16 +23,22 @@ class Journal:
     def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
         self.path = Path(workdir) / "log.jsonl"
         self._events = None
+        self._kept: set[tuple[str, int]] = set()
         if not writer:
             return
         if self.path.is_file():
             kept = [
                 line for line in self.path.read_text().splitlines() if _step(line) <= start_step
             ]
+            self._kept = {(json.loads(line).get("kind"), _step(line)) for line in kept}
             draft = self.path.with_suffix(".writing")
             draft.write_text("".join(line + "\n" for line in kept))
             draft.replace(self.path)
         self._events = tf.summary.create_file_writer(str(workdir))
+
+    def wrote(self, kind: str, step: int) -> bool:
+        """Returns whether an earlier process wrote a line of this kind at this step."""
+        return (kind, step) in self._kept
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Appends one line.

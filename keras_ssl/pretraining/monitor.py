@@ -121,11 +121,14 @@ class Monitor:
 
     def _loss_stats(self, step: int) -> dict[str, object]:
         recent = self.run.recent
+        norm = recent.get("gradient_norm")
+        if recent.get("loss_scale", 0.0) > 1.0 and not np.isfinite(norm):
+            norm = None  # float16 skipped the step and lowers its scale, as it should
         stats = {
             "step": step,
             "total_steps": self.run.total_steps,
             "loss": recent.get("loss"),
-            "gradient_norm": recent.get("gradient_norm"),
+            "gradient_norm": norm,
             "embedding_std": recent.get("embedding_std"),
             "embedding_dim": self.run.model.embedding_dim,
             "trivial_loss": self.run.model.trivial_loss() or None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import tensorflow as tf
 from keras_ssl.data import SampleStream, open_source
 from keras_ssl.distribution import create_strategy
 from keras_ssl.methods import SSLModel
-from keras_ssl.pretraining import build, dry_run, header
+from keras_ssl.pretraining import build, dry_run, header, workdir
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
 from keras_ssl.pretraining.finish import export_run, initialize
@@ -28,8 +27,6 @@ from keras_ssl.pretraining.recipe import (
     Recipe,
     RunOptions,
     SettingError,
-    difference,
-    load_recipe,
     resolve,
 )
 
@@ -97,7 +94,7 @@ class Run:
     def __init__(self, recipe: Recipe, options: RunOptions, *, arrays: Any = None):
         build.check_settings(recipe)
         self.recipe, self.options = recipe, options
-        self.workdir = None if options.dry_run else self._claim_workdir()
+        self.workdir = None if options.dry_run else workdir.claim(recipe, options.workdir)
         self.strategy = create_strategy(options.strategy, replicas=options.replicas)
         self.replicas = self.strategy.num_replicas_in_sync
         self.chief = (
@@ -129,36 +126,10 @@ class Run:
                 "Expected --steps-per-execution to divide the steps of an epoch "
                 f"({self.stream.steps_per_epoch}). Received: {options.steps_per_execution}."
             )
-        self.stopped = 0
+        self.stopped, self.extended_from = 0, None
         self.recent: dict[str, float] = {}
 
     # The parts -----------------------------------------------------------------------------------------------
-
-    def _claim_workdir(self) -> Path:
-        """Returns the run folder; refuses that of another recipe."""
-        name = f"{self.recipe.method}-{self.recipe.backbone.replace(':', '_').replace('/', '_')}"
-        workdir = Path(self.options.workdir or Path("runs") / name)
-        stored = load_recipe(workdir)
-        if stored is not None:
-            changed = difference(stored["recipe"], self.recipe.to_dict())
-            before, after = changed.pop("epochs", (0, 0))
-            if changed:
-                text = ", ".join(
-                    f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items()
-                )
-                raise SettingError(
-                    f"Expected the recipe of the run in {workdir}. Received another one ({text}); "
-                    "use another --workdir, or the same settings to resume."
-                )
-            if after < before:
-                raise SettingError(
-                    f"Expected at least the {before} epochs of the run in {workdir}. Received: {after}."
-                )
-        elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-            raise SettingError(
-                f"Expected an empty or new --workdir, or that of a run. Received: {workdir}, which holds other files."
-            )
-        return workdir
 
     def _open_stream(self, arrays: Any) -> SampleStream:
         source = open_source(
@@ -195,7 +166,8 @@ class Run:
         )
         restored = self.checkpoints.restore()
         step = restored["step"] if restored else 0
-        self._write_recipe()
+        if self.chief:
+            self.extended_from = workdir.write_recipe(self.workdir, self.recipe, self.stream.source)
         first = step if restored else -1  # without a checkpoint all is done again, step 0 too
         self.journal = Journal(self.workdir, first, writer=self.chief)
         self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
@@ -224,6 +196,8 @@ class Run:
         if step == 0:
             self.monitor.show_views()
             self.monitor.look(0)
+        elif step % per_epoch == 0 and not self.journal.wrote("monitor", step):
+            self.monitor.end_of_epoch(step)  # killed after the checkpoint, before this look
         self.meter.skip()
         train = self.model.make_train_function()
         batches = None
@@ -285,23 +259,6 @@ class Run:
     def _save(self, step: int, logs: dict[str, tf.Tensor]) -> None:
         self._check_finite(step, {"loss": float(logs["loss"])})
         self.checkpoints.save(step, {"position": step * self.recipe.batch_size})
-
-    def _write_recipe(self) -> None:
-        """Writes `recipe.json`; a longer run over the old one is an extension."""
-        if not self.chief:
-            return
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        stored = load_recipe(self.workdir)
-        self.extended_from = stored["recipe"]["epochs"] if stored else None
-        content = {"recipe": self.recipe.to_dict(), "data": self.stream.source.fingerprint()}
-        if stored is not None and stored["data"] != content["data"]:
-            raise SettingError(
-                f"Expected the data that the run in {self.workdir} began with. Received other ones "
-                f"({self.stream.source.describe()}); use another --workdir."
-            )
-        draft = self.workdir / "recipe.json.writing"
-        draft.write_text(json.dumps(content, indent=2) + "\n")
-        draft.replace(self.workdir / "recipe.json")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from keras_ssl import optimizers
+from keras_ssl import views as view_recipes
 from keras_ssl.methods import METHODS, RunInfo, SSLModel, get_method
-from tests.contract.rows import BATCH, ROWS, bind, build, images
+from tests.contract.rows import BATCH, ROWS, SIZE, bind, build, images
 
 
 def xdist_group(item: pytest.Item) -> str:
@@ -229,8 +230,10 @@ def test_half_precision_policies_see_exact_images():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_without_views_it_takes_its_small_recipe(name):
+def test_without_views_it_takes_its_small_recipe_in_the_backbones_size(name):
     model = build(name)
     model.compile("adam")
-    assert model.view_engine.recipe.name == type(model).recipes["small"]
+    recipe = model.view_engine.recipe
+    assert recipe.name.rstrip("+") == type(model).recipes["small"]
+    assert view_recipes.main_size(recipe) == model.backbone.image_size == SIZE
     assert isinstance(model.optimizer, keras.optimizers.Adam)

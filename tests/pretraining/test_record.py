@@ -31,6 +31,18 @@ def test_lines_after_the_start_and_a_torn_one_are_dropped(tmp_path):
     assert not list(tmp_path.glob("*.writing"))
 
 
+def test_the_journal_knows_what_was_written_before(tmp_path):
+    journal = Journal(tmp_path, 0)
+    journal.write("monitor", 4, rankme=1.0)
+    journal.write("monitor", 8, rankme=1.0)
+    assert not journal.wrote("monitor", 4)  # by this process
+    journal.close()
+    journal = Journal(tmp_path, 4)
+    assert journal.wrote("monitor", 4)
+    assert not journal.wrote("monitor", 8) and not journal.wrote("train", 4)
+    journal.close()
+
+
 def test_a_run_that_begins_again_drops_all(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
     Journal(tmp_path, -1).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -12,8 +13,11 @@ import tensorflow as tf
 
 import keras_ssl
 from keras_ssl.data import load_digits
+from keras_ssl.evaluation import diagnose
+from keras_ssl.pretraining import commands
 from keras_ssl.pretraining import run as running
 from keras_ssl.pretraining.finish import load_any_encoder
+from keras_ssl.pretraining.monitor import Monitor
 from keras_ssl.pretraining.recipe import SettingError, resolve
 
 TINY = {"image_size": 16, "batch_size": 16, "backbone_width": 0.25, "log_every": 1}
@@ -64,21 +68,22 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Runs until the log line of a step, or until the first step for 0."""
+    """Runs until a step is in the log, or until the monitor is to look at it."""
 
-    def run(step, **settings):
-        real = running.Run._log
+    def run(moment, step, **settings):
+        owner, name = {"log": (running.Run, "_log"), "look": (Monitor, "look")}[moment]
+        real = getattr(owner, name)
 
-        def log(self, now, logs):
-            real(self, now, logs)
+        def die(self, now, *rest):
+            if moment == "log":
+                real(self, now, *rest)
             if now == step:
                 raise Killed
-
-        def step_none(self, train, batches):
-            raise Killed
+            if moment == "look":
+                real(self, now)
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(running.Run, *(("_log", log) if step else ("_step", step_none)))
+            patch.setattr(owner, name, die)
             keras_ssl.pretrain(**settings)
 
     return run
@@ -120,12 +125,13 @@ def test_a_finished_run_stays_as_it_is(whole, capsys):
 
 
 def test_killed_twice_and_then_longer(whole, killed_at, tmp_path, capsys):
-    """Killed before its first step and between two checkpoints; then extended by an epoch."""
+    """Killed before the first checkpoint, and between one and the monitor's look; then extended by an epoch."""
     settings = {**SETTINGS, "data": digits(), "workdir": tmp_path / "run"}
-    killed_at(0, **settings)
+    killed_at("log", 1, **settings)
     assert not (tmp_path / "run" / "checkpoints").exists()
-    killed_at(5, **settings)
-    assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4, 5]
+    killed_at("look", 4, **settings)
+    assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines(tmp_path / "run", "monitor")] == [0]
     shutil.copytree(tmp_path / "run", tmp_path / "longer")
     capsys.readouterr()
     result = keras_ssl.pretrain(**settings)
@@ -215,4 +221,23 @@ def test_wrong_combinations_are_refused(tmp_path):
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(SettingError, match="empty or new --workdir"):
             built(workdir=str(taken))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.json.writing").write_text("{")  # killed at the very beginning
+    assert built(workdir=str(tmp_path / "begun")).total_steps == 8
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_of_a_run_on_arrays_asks_for_data(whole):
+    with pytest.raises(SettingError, match="Expected --data: the run was made from arrays"):
+        commands.evaluate(str(whole.workdir))
+
+
+@pytest.mark.parametrize("scale, alarm", [(None, True), (2.0**10, False), (1.0, True)])
+def test_a_skipped_step_of_float16_is_no_alarm(scale, alarm):
+    recent = {"loss": 1.0, "gradient_norm": float("inf")}
+    recent |= {} if scale is None else {"loss_scale": scale}
+    model = types.SimpleNamespace(embedding_dim=8, trivial_loss=dict, collapsed_loss=dict)
+    monitor = object.__new__(Monitor)
+    monitor.run = types.SimpleNamespace(recent=recent, total_steps=10, model=model)
+    names = [finding.name for finding in diagnose(monitor._loss_stats(5))]
+    assert names == (["not_finite"] if alarm else [])
