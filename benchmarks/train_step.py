@@ -277,21 +277,13 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     if options.here:
         print(json.dumps(measure(options.method[0], options)))
         return []
-    columns = {
-        "method": 8,
-        "backbone": 13,
-        "batch": 7,
-        "ours_ms": 10,
-        "by_hand_ms": 12,
-        "ratio": 8,
-        "cpu_ratio": 11,
-    }
-    print("".join(f"{title:>{width}}" for title, width in columns.items()))
+    columns = ("method", "backbone", "batch", "ours_ms", "by_hand_ms", "ratio", "cpu_ratio")
+    print("".join(f"{title:>13}" for title in columns))
     rows = []
     for name in options.method:
         row = in_own_process(name, options)
         rows.append(row)
-        print("".join(f"{row[title]:>{width}}" for title, width in columns.items()), flush=True)
+        print("".join(f"{row[title]:>13}" for title in columns), flush=True)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")

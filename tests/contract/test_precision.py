@@ -105,6 +105,15 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
     assert [math.isfinite(norm) for _, _, norm in seen] == [True, False, True]
 
 
+def test_a_copy_made_under_another_policy_scales_its_loss_too():
+    with policy("mixed_float16"):
+        model = build("rotnet")
+    copy = type(model).from_config(model.get_config())
+    copy.compile("adam")
+    assert copy.backbone.compute_dtype == "float16" and copy.loss_scale is not None
+    assert build("rotnet").loss_scale is None
+
+
 def test_the_scale_grows_and_has_ends():
     scale = LossScale(initial=8.0, growth_steps=2)
     values = []
