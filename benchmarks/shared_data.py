@@ -10,7 +10,7 @@ The shared folder keeps CIFAR-10 as PNG sheets of tiles (reading order = data-se
 
 What is there already is kept. Nothing else in this repository knows the shared folder's layout.
 
-    python benchmarks/shared_data.py --shared ../shared/data --to data
+    python benchmarks/shared_data.py --shared SHEETS --to data
 """
 
 from __future__ import annotations
