@@ -124,7 +124,7 @@ def _not_finite(stats: Mapping[str, Any], bad: list[str]) -> Finding | None:
         "not_finite",
         "error",
         f"NaN or infinity appeared in {', '.join(sources)}.",
-        "Resume from the last good checkpoint with a lower learning rate or a longer warm-up, and clip the gradient; "
+        "Begin again with a lower learning rate or a longer warm-up, and clip the gradient; "
         "in float16 use bfloat16 or float32 instead.",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,13 @@ class Journal:
         """
         if self._events is None:
             return
-        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        plain = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()  # JSON has no NaN
+        }
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **plain}
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
         with self._events.as_default(step=step):
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):

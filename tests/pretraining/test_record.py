@@ -141,3 +141,15 @@ def test_quiet_shows_what_must_be_shown(capsys):
     reporter.progress(10, "step 10", last=True)
     reporter.line("end", always=True)
     assert capsys.readouterr().out == "end\n"
+
+
+def test_the_log_is_json_also_when_the_loss_is_not_finite(tmp_path):
+    journal = Journal(tmp_path, 0)
+    journal.write("train", 1, loss=float("nan"), gradient_norm=float("inf"), images=3)
+    journal.close()
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    line = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
+    assert (line["loss"], line["gradient_norm"], line["images"]) == (None, None, 3)
