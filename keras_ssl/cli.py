@@ -238,6 +238,7 @@ def _fill_zoo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     listing = actions.add_parser("list", help="all entries")
     listing.add_argument("--method", help="only this method")
+    listing.add_argument("--backbone", help="only this backbone")
     card = actions.add_parser("card", help="recipe and results of one entry")
     card.add_argument("name")
 
@@ -248,11 +249,11 @@ def _zoo(flags: argparse.Namespace) -> int:
     if flags.action == "card":
         print(zoo.card(flags.name))
         return 0
-    entries = zoo.list(method=flags.method)
+    entries = zoo.list(method=flags.method, backbone=flags.backbone)
     for entry in entries:
         print(entry.line())
     if not entries:
-        print("No published encoder" + (f" of method {flags.method}." if flags.method else "."))
+        print("No published encoder fits.")
     return 0
 
 

@@ -46,6 +46,8 @@ def load_any_encoder(name: str | Path) -> keras.Model:
         SettingError: If there is no such encoder.
     """
     path = Path(name)
+    if (path / "entry.json").is_file():
+        return zoo.load(path.resolve().name)
     if (path / "recipe.json").is_file():
         file = path / "encoder.keras"
         if not file.is_file():

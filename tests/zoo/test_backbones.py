@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_ssl import backbones, zoo
-from keras_ssl.zoo import catalog, publish
+from keras_ssl.zoo import catalog, publish, weights
 
 RECIPE = {"method": "simclr", "dataset": "noise", "epochs": 1, "command": "none"}
 
@@ -47,3 +47,10 @@ def test_loading_twice_in_one_process_works(tmp_path, monkeypatch):
     first, second = zoo.load("mini"), zoo.load("mini")
     for a, b in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["resnet_mini", "vit_mini"])
+def test_the_mini_networks_fit_an_entry(name):
+    assert (
+        len(weights.pack(backbones.build(name, image_size=32), half=True)) <= publish.LARGEST_FILE
+    )
