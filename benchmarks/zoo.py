@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 COMMON = ["--batch-size", "128", "--learning-rate", "1e-3", "--learning-rate-rule", "none"]
 ROWS = {
     "simclr_rnmini_cifar10": ["--recipe", "simclr_laptop", "--epochs", "8", *COMMON],
-    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "8", *COMMON],
+    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "6", *COMMON],
     "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "6", *COMMON],
-    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "5", *COMMON],
+    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "4", *COMMON],
     "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "10", *COMMON],
     "dino_rnmini_cifar10": ["--recipe", "dino_laptop", "--epochs", "6", *COMMON],
 }
@@ -78,7 +79,7 @@ def publish(name: str, workdir: Path, data: str) -> None:
         "dataset": "CIFAR-10",
         "epochs": stored["epochs"],
         "command": f"python benchmarks/zoo.py --data cifar10.npz --only {name}",
-        "hardware": "2 CPU cores",
+        "hardware": f"CPU cores: {len(os.sched_getaffinity(0))}",
         "hours": round(hours, 2),
         "settings": {**stored, "data": "cifar10.npz:train"},
     }
