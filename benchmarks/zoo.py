@@ -23,11 +23,11 @@ sys.path.insert(0, str(ROOT))
 COMMON = ["--batch-size", "128", "--learning-rate", "1e-3", "--learning-rate-rule", "none"]
 ROWS = {
     "simclr_rnmini_cifar10": ["--recipe", "simclr_laptop", "--epochs", "8", *COMMON],
-    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "6", *COMMON],
-    "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "6", *COMMON],
+    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "4", *COMMON],
+    "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "5", *COMMON],
     "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "4", *COMMON],
-    "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "10", *COMMON],
-    "dino_rnmini_cifar10": ["--recipe", "dino_laptop", "--epochs", "6", *COMMON],
+    "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "8", *COMMON],
+    "dino_rnmini_cifar10": ["--recipe", "dino_laptop", "--epochs", "5", *COMMON],
 }
 
 
