@@ -12,6 +12,7 @@ from typing import Any
 from keras_ssl import env
 from keras_ssl.methods import METHODS
 from keras_ssl.pretraining.recipe import (
+    NOTHING,
     Recipe,
     RunOptions,
     SettingError,
@@ -169,7 +170,19 @@ def _add_flag(
         return
     metavar = getattr(convert, "__name__", "value").upper()
     nargs = {"nargs": "*" if many is Ellipsis else many} if many else {}
+    if not many and convert is not str and type(None) in typing.get_args(hint):
+        convert = _or_none(convert)
     group.add_argument(flag, type=convert, metavar=metavar, default=None, help=text, **nargs)
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns a converter that also takes the word none, which switches a recipe's optional number off."""
+
+    def converted(text: str) -> Any:
+        return NOTHING if text.lower() == "none" else convert(text)
+
+    converted.__name__ = convert.__name__  # named in argparse's errors
+    return converted
 
 
 def _converter(hint: Any) -> tuple[Callable[[str], Any], Any]:

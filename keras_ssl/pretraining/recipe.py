@@ -14,6 +14,7 @@ from keras_ssl.pretraining.recipes import RECIPES
 
 PREFIXES = ("views", "optimizer", "backbone")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+NOTHING = object()  # given for an optional number of a recipe, it switches that number off
 
 
 class SettingError(ValueError):
@@ -207,6 +208,7 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
     Args:
         **settings: Fields of `Recipe` and `RunOptions`; `recipe` to start from; settings of the method by their own
             names; those of views, optimizer and backbone with the prefixes `views_`, `optimizer_`, `backbone_`.
+            None leaves what the recipe says; `NOTHING` puts None in its place.
 
     Returns:
         `(recipe, options)`.
@@ -219,6 +221,7 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
     # a flag's 1.0 is the recipe's 1: one spelling, so that the run's checkpoints know it again
     same = {name: named[name] for name, value in given.items() if named.get(name) == value}
     flat = named | given | same
+    flat = {name: None if value is NOTHING else value for name, value in flat.items()}
     if "data" not in flat:
         raise SettingError(
             "Expected --data: digits, a folder, an .npz file or tfds:<name>. Received: nothing."

@@ -13,6 +13,7 @@ import pytest
 from keras_ssl import cli
 from keras_ssl.methods import METHODS
 from keras_ssl.pretraining import build
+from keras_ssl.pretraining.recipe import resolve
 from keras_ssl.pretraining.recipes import RECIPES
 
 
@@ -56,6 +57,25 @@ def settings_of(monkeypatch):
         return given
 
     return read
+
+
+def test_an_optional_number_is_switched_off_by_none(settings_of, capsys):
+    given = settings_of("--recipe", "dino_laptop", "--data", "photos", "--clip-norm", "none")
+    assert resolve(recipe="dino_laptop", data="photos")[0].clip_norm == 3.0
+    assert resolve(**given)[0].clip_norm is None
+    for flag in ("--epochs", "--clip-norm"):  # a number that must be there stays a number
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(
+                [
+                    "pretrain",
+                    "--recipe",
+                    "dino_laptop",
+                    flag,
+                    "none" if flag == "--epochs" else "no",
+                ]
+            )
+        assert stopped.value.code == 2
+        assert flag in capsys.readouterr().err
 
 
 def test_flags_become_typed_settings(settings_of):
