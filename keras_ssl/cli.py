@@ -34,9 +34,7 @@ Add --method NAME to --help to see the method's own settings, and those of its v
 """,
     "input-service": """\
 Make batches on other hosts: one dispatcher, any number of workers, and the trainer with --input-service HOST:PORT.
-
 Order and exactly-once are not promised: batches come as they are ready, and those of a worker that dies are lost.
-Whoever reaches the ports can use the service: keep them inside a trusted network.
 """,
 }
 
@@ -270,7 +268,7 @@ def _zoo(flags: argparse.Namespace) -> int:
 
 def _fill_input_service(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
-    dispatcher = actions.add_parser("dispatcher", help="hands the work out; one for a service")
+    dispatcher = actions.add_parser("dispatcher", help="hands work out; trusted networks only")
     dispatcher.add_argument("--port", type=int, required=True, help="to listen on; 0 for any free")
     dispatcher.add_argument("--workdir", metavar="DIR", help="journal, to go on after a restart")
     worker = actions.add_parser("worker", help="reads images and makes batches; any number")
@@ -278,7 +276,6 @@ def _fill_input_service(parser: argparse.ArgumentParser, arguments: Sequence[str
     worker.add_argument("--data", required=True, help="the trainer's --data, under any path")
     worker.add_argument("--data-dir", help="where TFDS keeps its prepared data sets")
     worker.add_argument("--quarantine", metavar="FILE", help="list broken images here")
-    worker.add_argument("--host", help="name of this machine for trainers [its address]")
     worker.add_argument("--port", type=int, default=0, help="to listen on [any that is free]")
 
 
@@ -286,7 +283,7 @@ def _input_service(flags: argparse.Namespace) -> typing.NoReturn:
     env.import_tensorflow_quietly()
     from keras_ssl.data import service
 
-    getattr(service, f"run_{flags.__dict__.pop('action')}")(**vars(flags))
+    getattr(service, f"run_{vars(flags).pop('action')}")(**vars(flags))
 
 
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_ssl.data import remote_call
 from keras_ssl.data.base import DataError, Source
+from keras_ssl.data.encoded import EncodedSource
 from keras_ssl.data.sources import open_source
 from keras_ssl.data.stream import read_arrays
 
@@ -164,7 +165,10 @@ class SharedReader:
     def _on_canvas(self, canvas: tuple[int, int]) -> Source:
         with self._lock:
             if canvas not in self._opened:
-                self._opened[canvas] = open_source(self.data, canvas=canvas, **self.settings)
+                source = open_source(self.data, canvas=canvas, **self.settings)
+                if isinstance(source, EncodedSource):
+                    source.quarantine = self.source.quarantine  # broken on any canvas, listed once
+                self._opened[canvas] = source
             return self._opened[canvas]
 
 
@@ -194,18 +198,17 @@ def run_worker(
     *,
     data_dir: str | None = None,
     quarantine: str | None = None,
-    host: str | None = None,
     port: int = 0,
 ) -> NoReturn:
     """Runs a worker of an input service until SIGINT or SIGTERM.
+
+    Trainers are told to reach it by the address that it has towards the dispatcher.
 
     Args:
         dispatcher: str. `HOST:PORT` of the dispatcher.
         data: str. The trainer's images, in any form that `open_source` takes.
         data_dir: str or None. Where TFDS keeps its prepared data sets.
         quarantine: str or None. File that lists broken images.
-        host: str or None. Name by which trainers reach this machine; None for the address by which the dispatcher
-            sees it.
         port: int. To listen on. Defaults to `0`, any that is free.
 
     Raises:
@@ -219,7 +222,7 @@ def run_worker(
     reader.append(SharedReader(data, data_dir=data_dir, quarantine=quarantine))
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address=dispatcher,
-        worker_address=f"{host or own}:%port%",
+        worker_address=f"{own}:%port%",
         port=port,
         protocol="grpc",
     )
@@ -230,9 +233,7 @@ def run_worker(
             f"Expected the dispatcher of an input service at {dispatcher}, but found another server there: "
             "give the dispatcher's port."
         ) from error
-    print(
-        f"worker: serves {reader[0].source.describe()} to {dispatcher} as {host or own}", flush=True
-    )
+    print(f"worker: serves {reader[0].source.describe()} to {dispatcher} as {own}", flush=True)
     _serve_until_signal()
 
 
