@@ -1,4 +1,4 @@
-"""The commands: keras-ssl pretrain | evaluate | export | zoo. The only place that reads flags."""
+"""The commands: keras-ssl pretrain | evaluate | export | zoo | input-service. The only place that reads flags."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ from keras_ssl.pretraining.recipes import RECIPES
 _GROUPS = ("method_settings", "views_settings", "optimizer_settings", "backbone_settings")
 _MANY = (tuple, list, Sequence)
 _USAGE = {"pretrain": "keras-ssl pretrain --method NAME --data IMAGES [--recipe NAME] [settings]"}
-_PRETRAIN_TEXT = """\
+_TEXTS = {
+    "pretrain": """\
 Pre-train an encoder on images without labels. The same command on the same --workdir resumes.
 
 Add --method NAME to --help to see the method's own settings, and those of its views, optimizer and backbone.
-"""
+""",
+    "input-service": """\
+Make batches on other hosts: one dispatcher, any number of workers, and the trainer with --input-service HOST:PORT.
+Order and exactly-once are not promised: batches come as they are ready, and those of a worker that dies are lost.
+""",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = Parser(
             prog=f"keras-ssl {arguments[0]}",
-            description=_PRETRAIN_TEXT if arguments[0] == "pretrain" else text,
+            description=_TEXTS.get(arguments[0], text),
             usage=_USAGE.get(arguments[0]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -270,11 +276,35 @@ def _zoo(flags: argparse.Namespace) -> int:
     return 0
 
 
+# input-service -----------------------------------------------------------------------------------------------
+
+
+def _fill_input_service(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+    dispatcher = actions.add_parser("dispatcher", help="hands work out; trusted networks only")
+    dispatcher.add_argument("--port", type=int, required=True, help="to listen on; 0 for any free")
+    dispatcher.add_argument("--workdir", metavar="DIR", help="journal, to go on after a restart")
+    worker = actions.add_parser("worker", help="reads images and makes batches; any number")
+    worker.add_argument("--dispatcher", required=True, metavar="HOST:PORT")
+    worker.add_argument("--data", required=True, help="the trainer's --data, under any path")
+    worker.add_argument("--data-dir", help="where TFDS keeps its prepared data sets")
+    worker.add_argument("--quarantine", metavar="FILE", help="list broken images here")
+    worker.add_argument("--port", type=int, default=0, help="to listen on [any that is free]")
+
+
+def _input_service(flags: argparse.Namespace) -> typing.NoReturn:
+    env.import_tensorflow_quietly()
+    from keras_ssl.data import service
+
+    getattr(service, f"run_{vars(flags).pop('action')}")(**vars(flags))
+
+
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "pretrain": ("pre-train an encoder on images without labels", _fill_pretrain, _pretrain),
     "evaluate": ("k-NN and linear probe of an encoder", _fill_evaluate, _evaluate),
     "export": ("write an encoder as SavedModel", _fill_export, _export),
     "zoo": ("list the published encoders, show a card", _fill_zoo, _zoo),
+    "input-service": ("make batches on other hosts", _fill_input_service, _input_service),
 }
 
 __all__ = ["SettingError", "main"]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_ssl import random
+from keras_ssl.data import remote_call
 from keras_ssl.data.base import DataError, Source
 
 _ROUNDS = 8  # TensorFlow's default of 4 leaves neighbors correlated
 _PARALLEL_READS = 2
+_Reader = Callable[[tf.Tensor, tf.Tensor, list[tf.DType]], list[tf.Tensor]]
 _STILL, _LONGEST_WAIT = 0.1, 30.0  # seconds without a read before Python may end, and at most
 
 
@@ -122,6 +125,7 @@ class SampleStream:
         per_replica_batch: int | None = None,
         num_workers: int = 1,
         worker_index: int = 0,
+        remote: bool = False,
     ) -> tf.data.Dataset:
         """Returns the samples of one worker from a step on.
 
@@ -136,6 +140,8 @@ class SampleStream:
                 block. It must divide the block.
             num_workers: int. Defaults to `1`.
             worker_index: int in [0, num_workers). Defaults to `0`.
+            remote: bool. The records are read by the process that runs the graph, an input worker
+                (see `keras_ssl.data.service`), and not by this one. Defaults to `False`.
 
         Returns:
             A `tf.data.Dataset` of flat dicts with static shapes: `inputs` {`image`: uint8
@@ -151,12 +157,13 @@ class SampleStream:
         batch = block if per_replica_batch is None else per_replica_batch
         replicas = _share(block, batch, "per_replica_batch")
         stop = tf.int64.max // (2 * replicas) if num_steps is None else start_step + num_steps
+        read = self._remote_reader() if remote else self._local_reader()
 
         def load(element: tf.Tensor) -> dict[str, tf.Tensor | dict[str, tf.Tensor]]:
             step, replica = element // replicas, element % replicas
             first = step * self.global_batch_size + worker_index * block + replica * batch
             positions = first + tf.range(batch, dtype=tf.int64)
-            return self._read(self.records(positions), positions, batch)
+            return self._read(self.records(positions), positions, batch, read)
 
         elements = tf.data.Dataset.range(start_step * replicas, stop * replicas)
         dataset = elements.map(load, num_parallel_calls=_PARALLEL_READS, deterministic=True)
@@ -166,20 +173,24 @@ class SampleStream:
             )
         return dataset.prefetch(max(2, replicas)).with_options(_options())
 
+    def _local_reader(self) -> _Reader:
+        read = functools.partial(read_arrays, self.source)
+        return lambda records, positions, types: tf.numpy_function(
+            read, [records, positions], types
+        )
+
+    def _remote_reader(self) -> _Reader:
+        fingerprint, canvas = self.source.fingerprint(), self.source.canvas
+        return lambda records, positions, types: remote_call.call(
+            [tf.constant(fingerprint), tf.constant(canvas, tf.int64), records, positions], types
+        )
+
     def _read(
-        self, records: tf.Tensor, positions: tf.Tensor, batch: int
+        self, records: tf.Tensor, positions: tf.Tensor, batch: int, read: _Reader
     ) -> dict[str, tf.Tensor | dict[str, tf.Tensor]]:
         source = self.source
         types = [tf.uint8, tf.float32, tf.int64] + [tf.int32] * source.has_labels
-
-        @tf.autograph.experimental.do_not_convert
-        def read(records: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-            with _reads:
-                images, aspect, shown = source.read_batch(records, positions)
-                labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
-                return [images, aspect, shown, *labels]
-
-        image, *rest = tf.numpy_function(read, [records, positions], types)
+        image, *rest = read(records, positions, types)
         image.set_shape((batch, *source.canvas, 3))
         for tensor in rest:
             tensor.set_shape((batch,))
@@ -188,6 +199,15 @@ class SampleStream:
         if source.has_labels:
             sample["labels"] = rest[2]
         return sample
+
+
+@tf.autograph.experimental.do_not_convert
+def read_arrays(source: Source, records: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
+    """Returns what `source.read_batch` does and, if there are labels, the class of each record shown."""
+    with _reads:
+        images, aspect, shown = source.read_batch(records, positions)
+        labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
+        return [images, aspect, shown, *labels]
 
 
 def batches(

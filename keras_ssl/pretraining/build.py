@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_ssl import backbones, optimizers, random, views
-from keras_ssl.data import SampleStream
+from keras_ssl.data import SampleStream, service
 from keras_ssl.methods import RunInfo, SSLModel, get_method
 from keras_ssl.pretraining.recipe import Recipe, SettingError, suggest
 
@@ -192,8 +192,9 @@ def build_batches(
     *,
     start_step: int,
     views_on_host: bool,
+    input_service: str | None = None,
 ) -> Iterator[Any]:
-    """Returns the iterator of distributed batches from a step on."""
+    """Returns the iterator of distributed batches from a step on, read here or by an input service."""
 
     engine = views.ViewEngine(model.view_engine.recipe, kernel="host")
 
@@ -203,11 +204,14 @@ def build_batches(
             per_replica_batch=context.get_per_replica_batch_size(stream.global_batch_size),
             num_workers=context.num_input_pipelines,
             worker_index=context.input_pipeline_id,
+            remote=input_service is not None,
         )
         if views_on_host:
             dataset = dataset.map(
                 lambda batch: on_host(batch, engine, model.seed), num_parallel_calls=2
             )
+        if input_service is not None:
+            dataset = service.through_service(dataset, input_service)
         return dataset.prefetch(2)
 
     return iter(strategy.distribute_datasets_from_function(make))

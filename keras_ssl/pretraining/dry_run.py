@@ -24,10 +24,10 @@ def execute(run: Run) -> RunResult:
         reporter.line(line)
     train, batches = run.model.make_train_function(), run._batches(0)
     executions = run.options.steps_per_execution
-    logs = train(batches)  # compiles
+    logs = run._step(train, batches)  # compiles
     begin, step = time.monotonic(), executions
     while step < STEPS + executions:
-        logs = train(batches)
+        logs = run._step(train, batches)
         step += executions
     loss = float(logs["loss"])
     seconds = (time.monotonic() - begin) / (step - executions)

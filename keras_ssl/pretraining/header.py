@@ -26,14 +26,17 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
     recipe, stream, model = run.recipe, run.stream, run.model
     devices = [device.device_type for device in tf.config.list_logical_devices()]
     counts = ", ".join(f"{devices.count(kind)} {kind}" for kind in sorted(set(devices)))
-    where = "the input pipeline" if run.views_on_host else "the step"
+    service = run.options.input_service
+    readers = f"the input service at {service}, in order of arrival" if service else "this process"
+    pipeline = "the input service" if service else "the input pipeline"
+    where = pipeline if run.views_on_host else "the step"
     text = [
         f"keras_ssl {keras_ssl.__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
         f"Python {platform.python_version()}",
         f"devices   {counts}; {type(run.strategy).__name__} with {run.replicas} replica(s)",
         f"compute   {recipe.precision}; XLA {'on, in each replica' if run.jit else 'off'}; "
         f"{run.options.steps_per_execution} step(s) in a call",
-        f"data      {stream.source.describe()}",
+        f"data      {stream.source.describe()}; read by {readers}",
         f"views     {views.describe(build_views(recipe))}; made in {where}",
         f"method    {type(model).__name__} on {recipe.backbone}: "
         f"{parameter_count(model):,} trained parameters, {parameter_count(model.backbone):,} in the backbone",

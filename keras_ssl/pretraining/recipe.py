@@ -105,6 +105,8 @@ class RunOptions:
         replicas: int. Devices for `mirrored`; on a machine without GPU the CPU is split into as many.
         jit: str. XLA around the step: `auto` (on for GPU and TPU), `on`, `off`.
         views_on: str. Where the views are made: `auto`, `host` (input pipeline) or `device` (inside the step).
+        input_service: str. Dispatcher HOST:PORT of input hosts that read the images; see `keras-ssl input-service`.
+            Order and exactly-once are then not promised.
         steps_per_execution: int. Steps in one call of the train function.
         probe_data: str. Other data for the monitor, in any form that `data` takes; the training data if not given.
         probe_limit: int. Images that the monitor looks at.
@@ -120,6 +122,7 @@ class RunOptions:
     replicas: int | None = None
     jit: str = "auto"
     views_on: str = "auto"
+    input_service: str | None = None
     steps_per_execution: int = 1
     probe_data: str | None = None
     probe_limit: int = 2000
@@ -261,6 +264,11 @@ def check(recipe: Recipe, options: RunOptions) -> None:
         raise SettingError(
             "Expected no warmup_epochs and no end_learning_rate with milestones, which replace them. Received: "
             f"warmup_epochs={recipe.warmup_epochs}, end_learning_rate={recipe.end_learning_rate}."
+        )
+    if options.input_service is not None and recipe.data == "array":
+        raise SettingError(
+            "Expected data in files with input_service: other hosts cannot read arrays of this process. Received: "
+            f"arrays and input_service={options.input_service!r}; save them as .npz, or leave the service out."
         )
     choices = {
         "precision": (recipe.precision, PRECISIONS),

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ssl.data import SampleStream, open_source
+from keras_ssl.data import SampleStream, open_source, service
 from keras_ssl.distribution import create_strategy
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build, dry_run, header, workdir
@@ -93,6 +93,8 @@ class Run:
 
     def __init__(self, recipe: Recipe, options: RunOptions, *, arrays: Any = None):
         build.check_settings(recipe)
+        if options.input_service is not None:
+            service.check_address(options.input_service)
         self.recipe, self.options = recipe, options
         self.workdir = None if options.dry_run else workdir.claim(recipe, options.workdir)
         self.strategy = create_strategy(options.strategy, replicas=options.replicas)
@@ -222,13 +224,15 @@ class Run:
             self.strategy,
             start_step=step,
             views_on_host=self.views_on_host,
+            input_service=self.options.input_service,
         )
 
     def _step(self, train: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:
         try:
-            return train(batches)
+            with service.patience(self.options.input_service):
+                return train(batches)
         except tf.errors.OpError as error:
-            cause = self.stream.source.error
+            cause = self.stream.source.error or service.remote_cause(error)
             if cause is not None:
                 raise cause from error
             raise
