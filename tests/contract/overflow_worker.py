@@ -79,7 +79,9 @@ def main(precision: str, sabotage: str = "") -> None:
         logs = {name: [float(copy) for copy in values] for name, values in step().items()}
         after = copies(strategy, weights)
         length = [
-            float(np.sqrt(sum(np.sum((a[i] - b[i]) ** 2) for a, b in zip(after, before, strict=True))))
+            float(
+                np.sqrt(sum(np.sum((a[i] - b[i]) ** 2) for a, b in zip(after, before, strict=True)))
+            )
             for i in range(2)
         ]
         equal = all(np.array_equal(one, other) for one, other in after)
