@@ -25,6 +25,9 @@ QUICK = ("byol",)
 CONSTANT = ("/learning_rate", "/position_table")  # what a step does not write: here, MAE's sines
 FORBIDDEN = ("custom-call", "infeed", "outfeed", "send", "recv", "send-done", "recv-done")
 SHAPE = re.compile(r"\b[a-z]+[0-9]*[a-z0-9]*\[([^\]]*)\]")  # f32[8,16], s32[<=8]
+DELICATE = re.compile(
+    r"= b?f16\[[^=]*? (exponential|log|log-plus-one|sqrt|rsqrt|power|divide|reduce|reduce-window)\("
+)
 INSTRUCTION = re.compile(r"= (?:\([^()]*\)|\S+) ([a-z][\w-]*)\(")
 
 
@@ -53,6 +56,18 @@ def obstacles(hlo):
     return found | set(re.findall(r"\bf64(?=\[)", hlo))
 
 
+def narrow(hlo):
+    """Returns the delicate operations whose result is in half precision; GELU and its slope may be.
+
+    Roots, logarithms, exponentials, quotients and sums: losses, softmax, norms, statistics and Sinkhorn need float32.
+    """
+    found = DELICATE.findall(hlo)
+    slopes = len(
+        re.findall(r"= b?f16\[[^=]*? erf\(", hlo)
+    )  # each GELU's slope holds one exponential
+    return set(found) - ({"exponential"} if found.count("exponential") <= slopes else set())
+
+
 def written(hlo):
     """Returns how many variables the program writes: outputs that share the memory of an input."""
     header = hlo.partition("\n")[0]
@@ -67,6 +82,7 @@ def test_the_whole_step_is_one_static_program(name):
     hlo = lower(model.train_step, batch_of())
     assert len(INSTRUCTION.findall(hlo)) > 1000
     assert obstacles(hlo) == set()
+    assert narrow(hlo) == set() and "bf16[" in hlo
     state = [*model.variables, *model.optimizer.variables]
     constant = [variable for variable in state if variable.path.endswith(CONSTANT)]
     assert written(hlo) == len(state) - len(constant)
@@ -119,3 +135,17 @@ def test_calls_to_python_are_noticed():
 )
 def test_reading_the_text(line, found):
     assert obstacles(line) == found
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("%a = bf16[8]{0} add(bf16[8] %x, bf16[8] %y)\n%b = f32[8]{0} log(f32[8] %z)", set()),
+        ("%a = f16[8,2]{1,0} log(f16[8,2] %x)", {"log"}),
+        ("%a = bf16[8]{0} reduce(bf16[8,2] %x, bf16[] %y), dimensions={1}", {"reduce"}),
+        ("%a = bf16[8]{0} erf(bf16[8] %x)\n%b = bf16[8]{0} exponential(bf16[8] %y)", set()),
+        ("%b = bf16[8]{0} exponential(bf16[8] %y)", {"exponential"}),
+    ],
+)
+def test_reading_of_half_precision(text, found):
+    assert narrow(text) == found
