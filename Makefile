@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= requirements/constraints.txt
 
 bin := $(VENV)/bin
-pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
-requirements := setup.cfg pyproject.toml requirements/constraints.txt
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+requirements := setup.cfg pyproject.toml $(CONSTRAINTS)
 
-.PHONY: quickstart install test test-all lint format check wheel clean
+.PHONY: quickstart install test test-oldest test-all lint format check wheel clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed  ## Installs the library and trains, evaluates and exports a small encoder.
@@ -17,6 +18,9 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-test  ## What every change must pass: CPU, no downloads.
 	$(bin)/python -m pytest -n 2 -q
+
+test-oldest:  ## The same with the oldest TensorFlow and Keras that setup.cfg allows; needs Python 3.11.
+	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=requirements/oldest.txt
 
 test-all: $(VENV)/.installed-test  ## The slow tests too.
 	$(bin)/python -m pytest -n 2 -q -m "not download"

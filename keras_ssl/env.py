@@ -35,3 +35,8 @@ def import_tensorflow_quietly() -> None:
 def debug() -> bool:
     """Returns whether errors show where they were raised: `KERAS_SSL_DEBUG` is set and not `0`."""
     return os.environ.get("KERAS_SSL_DEBUG", "0") not in ("", "0")
+
+
+def tpu_name() -> str:
+    """Returns the TPU that `TPU_NAME` names, or `"local"`: the one of this TPU VM."""
+    return os.environ.get("TPU_NAME") or "local"

@@ -55,6 +55,35 @@ def test_pins_are_plain_versions():
     assert [line for line in PINS if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
 
 
+def pins_of(name):
+    """Returns name -> version of a file of pins, which must be sorted."""
+    text = (REPOSITORY / "requirements" / name).read_text()
+    pins = [line for line in text.splitlines() if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
+    names = [pin.partition("==")[0] for pin in pins]
+    assert names == sorted(set(names))
+    return dict(pin.split("==") for pin in pins)
+
+
+def test_the_oldest_pins_are_the_lower_bounds():
+    pins = pins_of("oldest.txt")
+    wanted = lines("options", "install_requires") + lines("options.extras_require", "test")
+    assert {re.split("[<>=]", line)[0] for line in wanted} <= set(pins)
+    for line in wanted:
+        name, _, bound = re.split("[,<]", line)[0].partition(">=")
+        if name in ("tensorflow", "keras"):
+            assert pins[name].startswith(f"{bound}.0"), (name, pins[name])
+
+
+def test_tpu_pins_bring_all_but_tensorflow_itself():
+    """There TensorFlow is called tensorflow-tpu; both together would overwrite each other's files."""
+    pins = pins_of("tpu.txt")
+    wanted = {re.split("[<>=]", line)[0] for line in lines("options", "install_requires")}
+    assert wanted - set(pins) == {"tensorflow"}
+    assert pins["tensorflow-tpu"].split(".")[:2] == pins["tensorboard"].split(".")[:2]
+    assert (2, 19) <= tuple(map(int, pins["tensorflow-tpu"].split(".")[:2])) < (2, 22)
+
+
 def test_one_version_everywhere():
     citation = (REPOSITORY / "CITATION.cff").read_text()
     assert f"\nversion: {keras_ssl.__version__}\n" in citation

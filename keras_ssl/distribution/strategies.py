@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_ssl import env
+
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
 
 
@@ -18,7 +20,8 @@ def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.di
         name: str. `"auto"` takes all GPUs when there are some (mirrored when several), else one CPU device;
             `"cpu"` and `"gpu"` take one device; `"mirrored"` all GPUs, or `replicas` logical devices of the CPU
             when there is no GPU;
-            `"multiworker"` one worker of the cluster in `TF_CONFIG`; `"tpu"` the TPU that the environment names.
+            `"multiworker"` one worker of the cluster in `TF_CONFIG`; `"tpu"` the TPU that `TPU_NAME` names, or that
+            of this TPU VM.
             Defaults to `"auto"`.
         replicas: int. Number of devices for `"mirrored"`. Defaults to all GPUs, or 2 on a CPU.
 
@@ -92,13 +95,14 @@ def split_cpu(count: int) -> None:
 
 
 def _tpu() -> tf.distribute.Strategy:
+    name = env.tpu_name()
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:  # the resolver raises many types when there is no TPU
         raise StrategyError(
-            "Expected a TPU for --strategy tpu. Received: no TPU found "
-            f"({type(error).__name__}); run on a TPU VM or set TPU_NAME, or use --strategy auto."
+            f"Expected a TPU for --strategy tpu. Received: no TPU named {name!r} ({type(error).__name__}); run on a "
+            "TPU VM with the packages of requirements/tpu.txt, or use --strategy auto."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

@@ -4,6 +4,7 @@ from keras_ssl.optimizers.adam import LAMB, AdamW
 from keras_ssl.optimizers.base import Rates, SSLOptimizer
 from keras_ssl.optimizers.groups import ParameterGroup
 from keras_ssl.optimizers.lars import LARS
+from keras_ssl.optimizers.layer_decay import layer_decay, layer_ids
 from keras_ssl.optimizers.schedules import (
     Constant,
     CosineRamp,
@@ -29,6 +30,8 @@ __all__ = [
     "StepDecay",
     "WarmupCosine",
     "cosine_ramp",
+    "layer_decay",
+    "layer_ids",
     "linear_ramp",
     "scale_learning_rate",
     "teacher_momentum",

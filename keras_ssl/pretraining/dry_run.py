@@ -23,7 +23,7 @@ def execute(run: Run) -> RunResult:
     for line in header.lines(run, None):
         reporter.line(line)
     train, batches = run.model.make_train_function(), run._batches(0)
-    executions = run.options.steps_per_execution
+    executions = run.compute.steps_per_execution
     logs = run._step(train, batches)  # compiles
     begin, step = time.monotonic(), executions
     while step < STEPS + executions:

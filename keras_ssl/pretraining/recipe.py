@@ -47,7 +47,8 @@ class Recipe:
         end_weight_decay: float. Last value of a cosine ramp of the weight decay; constant if not given.
         clip_norm: float. Largest norm of the summed gradient; none if not given.
         clip_mode: str. `global` norm, or each `tensor` alone.
-        precision: str. `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`.
+        precision: str. `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`; with the strategy `tpu`
+            `mixed_bfloat16` if not given.
         seed: int. Seed of weights, order and views.
         init: str. Zoo entry, run folder or `.keras` file whose weights the backbone starts from.
         method_settings: dict. Settings of the method itself.
@@ -103,11 +104,11 @@ class RunOptions:
         workdir: str. Folder of the run; the same command on the same folder resumes.
         strategy: str. `auto`, `cpu`, `gpu`, `mirrored`, `multiworker` or `tpu`.
         replicas: int. Devices for `mirrored`; on a machine without GPU the CPU is split into as many.
-        jit: str. XLA around the step: `auto` (on for GPU and TPU), `on`, `off`.
+        jit: str. XLA around the step: `auto` (on for GPUs; a TPU compiles all by itself), `on`, `off`.
         views_on: str. Where the views are made: `auto`, `host` (input pipeline) or `device` (inside the step).
         input_service: str. Dispatcher HOST:PORT of input hosts that read the images; see `keras-ssl input-service`.
             Order and exactly-once are then not promised.
-        steps_per_execution: int. Steps in one call of the train function.
+        steps_per_execution: int. Steps in one call of the train function; one if not given, on a TPU up to 32.
         probe_data: str. Other data for the monitor, in any form that `data` takes; the training data if not given.
         probe_limit: int. Images that the monitor looks at.
         monitor_every: int. Epochs between looks of the monitor; about ten looks in a run if not given; 0 for never.
@@ -123,7 +124,7 @@ class RunOptions:
     jit: str = "auto"
     views_on: str = "auto"
     input_service: str | None = None
-    steps_per_execution: int = 1
+    steps_per_execution: int | None = None
     probe_data: str | None = None
     probe_limit: int = 2000
     monitor_every: int | None = None
@@ -243,6 +244,8 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
     own["method_settings"] = own.get("method_settings", {}) | flat
     if "milestones" in own:
         own["milestones"] = tuple(own["milestones"])
+    if options.get("strategy") == "tpu":
+        own.setdefault("precision", "mixed_bfloat16")  # what a TPU multiplies in
     recipe = Recipe(**own)
     check(recipe, RunOptions(**options))
     return recipe, RunOptions(**options)
@@ -270,8 +273,9 @@ def check(recipe: Recipe, options: RunOptions) -> None:
             "Expected data in files with input_service: other hosts cannot read arrays of this process. Received: "
             f"arrays and input_service={options.input_service!r}; save them as .npz, or leave the service out."
         )
+    precisions = ("mixed_bfloat16", "float32") if options.strategy == "tpu" else PRECISIONS
     choices = {
-        "precision": (recipe.precision, PRECISIONS),
+        "precision": (recipe.precision, precisions),
         "learning_rate_rule": (recipe.learning_rate_rule, ("linear", "sqrt", "none")),
         "clip_mode": (recipe.clip_mode, ("global", "tensor")),
         "jit": (options.jit, ("auto", "on", "off")),

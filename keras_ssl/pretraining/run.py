@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_ssl.data import SampleStream, open_source, service
 from keras_ssl.distribution import create_strategy
 from keras_ssl.methods import SSLModel
-from keras_ssl.pretraining import build, dry_run, header, workdir
+from keras_ssl.pretraining import build, compute, dry_run, header, workdir
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
 from keras_ssl.pretraining.finish import export_run, initialize
@@ -110,24 +110,22 @@ class Run:
             )
         keras.utils.set_random_seed(recipe.seed)
         self.stream = self._open_stream(arrays)
-        self.jit = self._resolve_jit()
-        self.views_on_host = options.views_on == "host" or (
-            options.views_on == "auto"
-            and not tf.config.list_physical_devices("GPU")
-            and options.strategy != "tpu"
+        self.compute = compute.choose(
+            options,
+            device=compute.device_of(self.strategy),
+            replicas=self.replicas,
+            steps_per_epoch=self.stream.steps_per_epoch,
         )
         with self.strategy.scope():
             self.model = build.build_model(
-                recipe, self.stream, jit=self.jit, steps_per_execution=options.steps_per_execution
+                recipe,
+                self.stream,
+                jit=self.compute.jit,
+                steps_per_execution=self.compute.steps_per_execution,
             )
             if recipe.init is not None:
                 initialize(self.model, recipe.init)
         self.total_steps = recipe.epochs * self.stream.steps_per_epoch
-        if self.stream.steps_per_epoch % options.steps_per_execution:
-            raise SettingError(
-                "Expected --steps-per-execution to divide the steps of an epoch "
-                f"({self.stream.steps_per_epoch}). Received: {options.steps_per_execution}."
-            )
         self.stopped, self.extended_from = 0, None
         self.recent: dict[str, float] = {}
 
@@ -142,17 +140,6 @@ class Run:
             quarantine=self.workdir / "quarantine.jsonl" if self.workdir else None,
         )
         return SampleStream(source, self.recipe.batch_size, seed=self.recipe.seed)
-
-    def _resolve_jit(self) -> bool:
-        """Returns whether XLA goes around each replica's step."""
-        gpus = bool(tf.config.list_physical_devices("GPU"))
-        if self.options.jit == "auto":
-            return gpus and not isinstance(self.strategy, tf.distribute.TPUStrategy)
-        if self.options.jit == "on" and self.replicas > 1 and not gpus:
-            raise SettingError(
-                "Expected --jit off with several CPU replicas: XLA cannot compile their collectives. Received: on."
-            )
-        return self.options.jit == "on"
 
     # The run -------------------------------------------------------------------------------------------------
 
@@ -177,7 +164,8 @@ class Run:
         try:
             for line in header.lines(self, restored):
                 self.reporter.line(line)
-            self.journal.write("event", step, event="resume" if restored else "start")
+            event = "resume" if restored else "start"
+            self.journal.write("event", step, event=event, compute=header.compute(self))
             with self._signals():
                 step = self._train(step)
         finally:
@@ -191,7 +179,7 @@ class Run:
 
     def _train(self, step: int) -> int:
         """Runs the steps from `step` on; returns the steps done."""
-        per_epoch, executions = self.stream.steps_per_epoch, self.options.steps_per_execution
+        per_epoch, executions = self.stream.steps_per_epoch, self.compute.steps_per_execution
         save_every = self.options.save_every or per_epoch
         log_every = self.options.log_every or max(1, per_epoch // 20)
         self.meter = Meter(self.total_steps, self.recipe.batch_size, step)
@@ -223,7 +211,7 @@ class Run:
             self.model,
             self.strategy,
             start_step=step,
-            views_on_host=self.views_on_host,
+            views_on_host=self.compute.views_on_host,
             input_service=self.options.input_service,
         )
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -150,3 +156,58 @@ def test_clipping_sees_what_is_not_finite():
     for bad in (math.inf, math.nan):
         _, _, finite = clip_gradients([tf.ones(2), tf.constant([1.0, bad])], 1.0, "tensor")
         assert not bool(finite)
+
+
+# Two replicas: a process of its own ------------------------------------------------------------------------------
+
+WORKER = Path(__file__).with_name("overflow_worker.py")
+
+
+@functools.cache
+def overflow(precision, sabotage=""):
+    """Returns what both replicas did in four steps; replica 1 has an infinity in its gradient in the second."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(WORKER.parents[2]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, str(WORKER), precision, *([sabotage] if sabotage else [])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "precision", ["mixed_float16", pytest.param("float32", marks=pytest.mark.slow)]
+)
+def test_an_overflow_on_one_replica_skips_the_step_on_all(precision):
+    """SGD of rate 0.5, clipped at norm 2: a step has half the norm's length, 1 at most, and 0 if refused."""
+    steps = overflow(precision)
+    assert [step["equal"] for step in steps] == [True] * 4
+    for step in steps:
+        for name in ("gradient_norm", "step_length"):
+            assert step[name][0] == step[name][1]  # of the sum, so the same on both
+    norms, lengths = (
+        [step[name][0] for step in steps] for name in ("gradient_norm", "step_length")
+    )
+    assert [math.isfinite(norm) for norm in norms] == [True, False, True, True]
+    assert lengths[0] == pytest.approx(norms[0] / 2, rel=1e-4) and 0 < norms[0] < 2
+    assert lengths[1] == 0
+    assert lengths[2] == pytest.approx(norms[2] / 2, rel=1e-4) and 0 < norms[2] < 2
+    assert lengths[3] == pytest.approx(1.0, rel=1e-4) and norms[3] > 10
+    assert all(math.isfinite(loss) for step in steps for loss in step["loss"])
+    if precision == "mixed_float16":
+        assert [step["loss_scale"] for step in steps] == [[2.0**15] * 2] + [[2.0**14] * 2] * 3
+
+
+@pytest.mark.slow
+def test_looking_at_the_own_gradient_only_is_noticed():
+    """Replica 0 finds its own gradient finite, takes the step, and the infinity is in its weights."""
+    second = overflow("float32", "own_gradient")[1]
+    assert not second["equal"] or second["step_length"][0] != 0

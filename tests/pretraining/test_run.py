@@ -102,6 +102,20 @@ def test_what_a_run_leaves(whole):
     }
     stored = json.loads((workdir / "recipe.json").read_text())["recipe"]
     assert stored["data"] == "array" and stored["optimizer"] == "sgd"
+    first = lines(workdir, "event")[0]
+    assert first["event"] == "start"
+    assert first["compute"] == {
+        "device": "cpu",
+        "replicas": 1,
+        "strategy": "OneDeviceStrategy",
+        "precision": "float32",
+        "xla": "off",
+        "steps_per_execution": 1,
+        "views": "the input pipeline",
+        "keras_ssl": keras_ssl.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
     assert [line["step"] for line in lines(workdir, "train")] == list(range(1, 9))
     looks = lines(workdir, "monitor")
     assert [line["step"] for line in looks] == [0, 4, 8]
