@@ -35,3 +35,8 @@ def import_tensorflow_quietly() -> None:
 def debug() -> bool:
     """Returns whether errors show where they were raised: `KERAS_SSL_DEBUG` is set and not `0`."""
     return os.environ.get("KERAS_SSL_DEBUG", "0") not in ("", "0")
+
+
+def tf_config() -> str | None:
+    """Returns `TF_CONFIG`, which names the workers of a run, or None; an empty one counts as none."""
+    return os.environ.get("TF_CONFIG") or None
