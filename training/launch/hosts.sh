@@ -44,7 +44,9 @@ for host in $hosts; do
         echo $code > "$folder/$index.code"
     } | {
         read -r process && echo "$name $process" > "$folder/$index.process"
-        sed "s/^/[$index] /"
+        while IFS= read -r line; do
+            printf '[%s] %s\n' "$index" "$line"
+        done
     } &
     workers="$workers $!"
     index=$((index + 1))
