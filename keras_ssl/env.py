@@ -40,3 +40,8 @@ def debug() -> bool:
 def tpu_name() -> str:
     """Returns the TPU that `TPU_NAME` names, or `"local"`: the one of this TPU VM."""
     return os.environ.get("TPU_NAME") or "local"
+
+
+def tf_config() -> str | None:
+    """Returns `TF_CONFIG`, which names the workers of a run, or None; an empty one counts as none."""
+    return os.environ.get("TF_CONFIG") or None

@@ -1,5 +1,6 @@
 """Strategies by name, and the collectives that make many replicas compute what one would."""
 
+from keras_ssl.distribution.cluster import Cluster, StrategyError, read_cluster
 from keras_ssl.distribution.collectives import (
     gather,
     global_max,
@@ -8,10 +9,11 @@ from keras_ssl.distribution.collectives import (
     num_replicas,
     replica_id,
 )
-from keras_ssl.distribution.strategies import STRATEGIES, StrategyError, create_strategy
+from keras_ssl.distribution.strategies import STRATEGIES, create_strategy, planned_replicas
 
 __all__ = [
     "STRATEGIES",
+    "Cluster",
     "StrategyError",
     "create_strategy",
     "gather",
@@ -19,5 +21,7 @@ __all__ = [
     "global_mean",
     "global_sum",
     "num_replicas",
+    "planned_replicas",
+    "read_cluster",
     "replica_id",
 ]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_ssl import env
+from keras_ssl.distribution.cluster import StrategyError, read_cluster
 
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
-
-
-class StrategyError(ValueError):
-    """The asked strategy cannot run on this machine."""
 
 
 def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.distribute.Strategy:
@@ -31,14 +28,7 @@ def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.di
     Raises:
         StrategyError: If the name is unknown, or the machine lacks what it needs.
     """
-    if name not in STRATEGIES:
-        raise StrategyError(
-            f"Expected strategy to be one of {', '.join(STRATEGIES)}. Received: {name!r}."
-        )
-    if replicas is not None and name != "mirrored":
-        raise StrategyError(
-            f"Expected --replicas only with --strategy mirrored. Received: replicas={replicas} with strategy {name!r}."
-        )
+    planned_replicas(name, replicas)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -48,9 +38,62 @@ def create_strategy(name: str = "auto", *, replicas: int | None = None) -> tf.di
         "cpu": lambda: tf.distribute.OneDeviceStrategy("/cpu:0"),
         "gpu": lambda: _one_gpu(len(gpus)),
         "mirrored": lambda: _mirrored(len(gpus), replicas),
-        "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
+        "multiworker": _multiworker,
         "tpu": _tpu,
     }[name]()
+
+
+def planned_replicas(name: str = "auto", replicas: int | None = None) -> int | None:
+    """Returns how many replicas the strategy of this name will have; touches no device.
+
+    Args:
+        name: str. One of `STRATEGIES`.
+        replicas: int. As for `create_strategy`.
+
+    Returns:
+        int, or None for a TPU, which only tells when it is reached. On several workers each is taken to have as many
+        GPUs as this one.
+
+    Raises:
+        StrategyError: If the name is unknown, `replicas` is given to another strategy than `"mirrored"`, or
+            `TF_CONFIG` and the strategy do not fit.
+    """
+    if name not in STRATEGIES:
+        raise StrategyError(
+            f"Expected strategy to be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+        )
+    if replicas is not None and name != "mirrored":
+        raise StrategyError(
+            f"Expected --replicas only with --strategy mirrored. Received: replicas={replicas} with strategy {name!r}."
+        )
+    if name == "tpu":
+        return None
+    cluster, gpus = read_cluster(), len(tf.config.list_physical_devices("GPU"))
+    if name == "multiworker":
+        if cluster is None:
+            raise StrategyError(
+                "Expected TF_CONFIG in the environment for --strategy multiworker, as training/launch/worker.sh "
+                "sets it. Received: nothing; use --strategy mirrored on one machine."
+            )
+        return len(cluster) * max(1, gpus)
+    if cluster is not None and len(cluster) > 1:
+        raise StrategyError(
+            f"Expected --strategy multiworker where TF_CONFIG names {len(cluster)} workers. Received: {name!r}, with "
+            "which each would train alone in the same folder."
+        )
+    if name == "mirrored":
+        return replicas or gpus or 2
+    return max(1, gpus) if name == "auto" else 1
+
+
+def _multiworker() -> tf.distribute.Strategy:
+    """Returns once all workers are there."""
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise StrategyError(
+            f"Expected --strategy multiworker before TensorFlow has done anything. Received: {error}"
+        ) from error
 
 
 def _one_gpu(count: int) -> tf.distribute.Strategy:

@@ -37,30 +37,20 @@ def device_of(strategy: tf.distribute.Strategy) -> str:
     return "gpu" if "gpu" in devices else "cpu"
 
 
-def choose(options: RunOptions, *, device: str, replicas: int, steps_per_epoch: int) -> Compute:
+def choose(options: RunOptions, *, device: str, steps_per_epoch: int) -> Compute:
     """Returns what the options ask for, and the best known choice where they leave it open.
 
     Args:
         options: RunOptions.
         device: str. See `device_of`.
-        replicas: int. Replicas in sync.
         steps_per_epoch: int. Steps of an epoch.
 
     Returns:
         Compute.
 
     Raises:
-        SettingError: If the devices cannot do what the options ask for.
+        SettingError: If whole calls do not make an epoch.
     """
-    if device == "tpu" and options.jit != "auto":
-        raise SettingError(
-            "Expected --jit auto with --strategy tpu, where the TPU compiles the whole step itself. "
-            f"Received: {options.jit}."
-        )
-    if options.jit == "on" and replicas > 1 and device == "cpu":
-        raise SettingError(
-            "Expected --jit off with several CPU replicas: XLA cannot compile their collectives. Received: on."
-        )
     steps = options.steps_per_execution
     if steps is not None and steps_per_epoch % steps:
         raise SettingError(

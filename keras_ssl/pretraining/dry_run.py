@@ -19,7 +19,7 @@ def execute(run: Run) -> RunResult:
     """Runs twenty steps and prints time, memory and disk of the whole run."""
     from keras_ssl.pretraining.run import RunResult
 
-    reporter = Reporter(STEPS, 0, run.options.quiet)
+    reporter = Reporter(STEPS, 0, run.options.quiet or not run.chief)
     for line in header.lines(run, None):
         reporter.line(line)
     train, batches = run.model.make_train_function(), run._batches(0)
@@ -40,7 +40,7 @@ def execute(run: Run) -> RunResult:
         f"{run.recipe.batch_size / seconds:.0f} images/s; the whole run of {run.total_steps} steps would take "
         f"{duration(seconds * run.total_steps)}, {peak / 1e9:.1f} GB of memory at its peak so far and "
         f"{3 * size / 1e6:.0f} MB of disk for two checkpoints and the one being written. Nothing was written.",
-        always=True,
+        always=run.chief,
     )
     return RunResult(None, run.model, run.model.encoders()["image"], step)
 

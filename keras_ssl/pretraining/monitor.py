@@ -33,6 +33,8 @@ class Monitor:
         self.every = options.monitor_every
         if self.every is None:
             self.every = max(1, recipe.epochs // 10)
+        if not run.chief:  # the others wait for it in the next step
+            self.every = 0
         self.last: dict[str, float] = {}
         self._said: set[str] = set()
         self._probe = self._open_probe() if self.every else None
@@ -58,11 +60,12 @@ class Monitor:
 
     def show_views(self) -> None:
         """Writes the contact sheet of views, and judges them, before the first step."""
+        if not self.run.chief:
+            return
         made = self._make_views(_VIEW_IMAGES)
         sheet = views.contact_sheet(made)
         self.run.journal.image("views", 0, sheet)
-        if self.run.chief:
-            evaluation.write_png(self.run.workdir / "views.png", sheet)
+        evaluation.write_png(self.run.workdir / "views.png", sheet)
         name = next(iter(self.run.model.view_spec))
         group = made[name].numpy()
         pair = name == "global" and len(group) > 1  # only these are meant to show the same thing

@@ -14,6 +14,7 @@ from keras_ssl.pretraining.recipes import RECIPES
 
 PREFIXES = ("views", "optimizer", "backbone")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+TPU_PRECISIONS = ("float32", "mixed_bfloat16")
 NOTHING = object()  # given for an optional number of a recipe, it switches that number off
 
 
@@ -273,9 +274,8 @@ def check(recipe: Recipe, options: RunOptions) -> None:
             "Expected data in files with input_service: other hosts cannot read arrays of this process. Received: "
             f"arrays and input_service={options.input_service!r}; save them as .npz, or leave the service out."
         )
-    precisions = ("mixed_bfloat16", "float32") if options.strategy == "tpu" else PRECISIONS
     choices = {
-        "precision": (recipe.precision, precisions),
+        "precision": (recipe.precision, PRECISIONS),
         "learning_rate_rule": (recipe.learning_rate_rule, ("linear", "sqrt", "none")),
         "clip_mode": (recipe.clip_mode, ("global", "tensor")),
         "jit": (options.jit, ("auto", "on", "off")),
@@ -286,6 +286,16 @@ def check(recipe: Recipe, options: RunOptions) -> None:
             raise SettingError(
                 f"Expected {name} to be one of {', '.join(allowed)}. Received: {value!r}."
             )
+    if options.strategy == "tpu" and recipe.precision not in TPU_PRECISIONS:
+        raise SettingError(
+            f"Expected --precision {' or '.join(TPU_PRECISIONS)} with --strategy tpu. "
+            f"Received: {recipe.precision}."
+        )
+    if options.strategy == "tpu" and options.jit != "auto":
+        raise SettingError(
+            "Expected no --jit with --strategy tpu, where the TPU compiles the whole step itself. "
+            f"Received: {options.jit}."
+        )
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

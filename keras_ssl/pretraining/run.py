@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ssl.data import SampleStream, open_source, service
-from keras_ssl.distribution import create_strategy
+from keras_ssl.distribution import create_strategy, planned_replicas, read_cluster
 from keras_ssl.methods import SSLModel
-from keras_ssl.pretraining import build, compute, dry_run, header, workdir
+from keras_ssl.pretraining import build, combinations, compute, dry_run, header, workdir
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
 from keras_ssl.pretraining.finish import export_run, initialize
@@ -26,9 +26,9 @@ from keras_ssl.pretraining.monitor import Monitor
 from keras_ssl.pretraining.recipe import (
     Recipe,
     RunOptions,
-    SettingError,
     resolve,
 )
+from keras_ssl.pretraining.workers import Workers, lost
 
 
 class TrainingError(RuntimeError):
@@ -45,7 +45,7 @@ class RunResult:
         encoder: keras.Model. The exported encoder: images in [0, 1] to a dict with "features".
         step: int. Steps done.
         stopped: int. Number of the signal that stopped the run early, or 0.
-        monitor: dict. The last look of the monitor.
+        monitor: dict. The last look of the monitor; only the chief of several workers looks.
     """
 
     workdir: Path | None
@@ -79,7 +79,13 @@ def pretrain(**settings: Any) -> RunResult:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     recipe, options = resolve(**settings)
     with build.precision_scope(recipe.precision):
-        return Run(recipe, options, arrays=arrays).execute()
+        try:
+            return Run(recipe, options, arrays=arrays).execute()
+        except tf.errors.OpError as error:
+            sentence = lost(error)
+            if sentence is None:
+                raise
+            raise TrainingError(sentence) from error
 
 
 class Run:
@@ -96,24 +102,24 @@ class Run:
         if options.input_service is not None:
             service.check_address(options.input_service)
         self.recipe, self.options = recipe, options
+        combinations.check(recipe, options, planned_replicas(options.strategy, options.replicas))
         self.workdir = None if options.dry_run else workdir.claim(recipe, options.workdir)
+        self.cluster = read_cluster() if options.strategy == "multiworker" else None
+        self._say_who_is_expected()
         self.strategy = create_strategy(options.strategy, replicas=options.replicas)
         self.replicas = self.strategy.num_replicas_in_sync
-        self.chief = (
-            self.strategy.cluster_resolver is None
-            or (self.strategy.cluster_resolver.task_id or 0) == 0
+        combinations.check(recipe, options, self.replicas)
+        self.workers = Workers(self.strategy, self.cluster)
+        self.chief = self.workers.chief
+        self.workers.check_same(
+            "settings", str((recipe, options.steps_per_execution, options.dry_run))
         )
-        if recipe.batch_size % self.replicas:
-            raise SettingError(
-                f"Expected --batch-size divisible by the {self.replicas} replicas. "
-                f"Received: {recipe.batch_size}."
-            )
         keras.utils.set_random_seed(recipe.seed)
         self.stream = self._open_stream(arrays)
+        self.workers.check_same("data", self.stream.source.fingerprint())
         self.compute = compute.choose(
             options,
             device=compute.device_of(self.strategy),
-            replicas=self.replicas,
             steps_per_epoch=self.stream.steps_per_epoch,
         )
         with self.strategy.scope():
@@ -126,18 +132,23 @@ class Run:
             if recipe.init is not None:
                 initialize(self.model, recipe.init)
         self.total_steps = recipe.epochs * self.stream.steps_per_epoch
-        self.stopped, self.extended_from = 0, None
+        self.asked_to_stop, self.stopped, self.extended_from = 0, 0, None
         self.recent: dict[str, float] = {}
 
     # The parts -----------------------------------------------------------------------------------------------
 
+    def _say_who_is_expected(self) -> None:
+        if self.cluster is not None and not self.options.quiet:
+            print(f"worker {self.cluster.index} of {', '.join(self.cluster.workers)}", flush=True)
+
     def _open_stream(self, arrays: Any) -> SampleStream:
+        quarantine = "quarantine.jsonl" if self.chief else f"quarantine-{self.workers.index}.jsonl"
         source = open_source(
             self.recipe.data if arrays is None else arrays,
             data_dir=self.recipe.data_dir,
             canvas=self.recipe.canvas or "auto",
             view_size=self.recipe.image_size,
-            quarantine=self.workdir / "quarantine.jsonl" if self.workdir else None,
+            quarantine=self.workdir / quarantine if self.workdir else None,
         )
         return SampleStream(source, self.recipe.batch_size, seed=self.recipe.seed)
 
@@ -153,10 +164,12 @@ class Run:
             self.recipe.identity(),
             writer=self.chief,
         )
-        restored = self.checkpoints.restore()
+        restored = self.workers.restore(self.checkpoints)
         step = restored["step"] if restored else 0
         if self.chief:
             self.extended_from = workdir.write_recipe(self.workdir, self.recipe, self.stream.source)
+        self.workers.wait()
+        self.workers.find(self.workdir / "recipe.json")
         first = step if restored else -1  # without a checkpoint all is done again, step 0 too
         self.journal = Journal(self.workdir, first, writer=self.chief)
         self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
@@ -174,6 +187,7 @@ class Run:
         encoder = self.model.encoders()["image"]
         if not self.stopped and self.chief:
             export_run(self, step)
+        self.workers.leave()
         self._last_line(step)
         return RunResult(self.workdir, self.model, encoder, step, self.stopped, self.monitor.last)
 
@@ -195,6 +209,7 @@ class Run:
             if batches is None:
                 batches = self._batches(step)
             logs = self._step(train, batches)
+            self.stopped = max(self.workers.gather(self.asked_to_stop))
             before, step = step, step + executions
             if step // log_every > before // log_every or step == self.total_steps:
                 self._log(step, logs)
@@ -260,7 +275,7 @@ class Run:
             return
 
         def stop(number: int, frame: Any) -> None:
-            self.stopped = number
+            self.asked_to_stop = number
 
         old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -280,4 +295,4 @@ class Run:
         if broken:
             listed = self.workdir / "quarantine.jsonl"
             self.reporter.line(f"{broken} broken images were replaced; {listed} lists them.")
-        self.reporter.line(text, always=True)
+        self.reporter.line(text, always=self.chief)

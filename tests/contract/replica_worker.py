@@ -1,6 +1,6 @@
 """Trains a small method in float64 on N logical devices and writes what happened; one process for each N.
 
-python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE]
+python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE] [STEPS_PER_EXECUTION]
 """
 
 from __future__ import annotations
@@ -11,30 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+STEPS = 20
+RATE = 2.0**-7  # without momentum, (weights before - after) / rate is the gradient
 
-def main(name: str, replicas: int, out: str, sabotage: str = "") -> None:
+
+def main(name: str, replicas: int, out: str, sabotage: str = "", executions: int = 1) -> None:
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     from keras_ssl import data, distribution, optimizers
     from tests.contract import rows
 
-    if sabotage == "local_negatives":
-        import keras_ssl.methods.simclr as module
-
-        module.gather, module.replica_id = (lambda x: x), (lambda: tf.constant(0))
-    if sabotage == "replica_seed":
-        import keras_ssl.random as module
-
-        real = module.sample_keys
-        module.sample_keys = lambda seed, position: real(
-            tf.cast(seed, tf.int64) + tf.cast(distribution.replica_id(), tf.int64), position
-        )
+    spoil(sabotage)
     name_of = "mirrored" if replicas > 1 else "cpu"
     strategy = distribution.create_strategy(name_of, replicas=replicas if replicas > 1 else None)
-    steps = 20
-    rate = 2.0**-7  # without momentum, (weights before - after) / rate is the gradient
     with strategy.scope():
-        model = rows.build(name, optimizer=optimizers.SGD(rate, momentum=0.0))
+        optimizer = optimizers.SGD(RATE, momentum=0.0)
+        model = rows.build(name, optimizer=optimizer, steps_per_execution=executions)
         rows.bind(model, replicas=replicas)
     source = data.open_source(rows.images(4 * rows.BATCH))
     stream = data.SampleStream(source, rows.BATCH, seed=0)
@@ -49,22 +41,43 @@ def main(name: str, replicas: int, out: str, sabotage: str = "") -> None:
     trained = {id(v) for v in model.trainable_variables}
     before = [value_of(v) for v in model.variables]
     losses = []
-    for step in range(steps):
+    for step in range(executions, STEPS + 1, executions):
         losses.append(float(train(batches)["loss"]))
-        if step in (0, 2, steps - 1):
+        if step in (1, 3, STEPS):
             for path, variable in zip(paths, model.variables, strict=True):
-                result[f"after{step + 1}/{path}"] = value_of(variable)
+                result[f"after{step}/{path}"] = value_of(variable)
+                result[f"copies{step}/{path}"] = np.array(copies_equal(strategy, variable))
     for path, variable, old in zip(paths, model.variables, before, strict=True):
-        if id(variable) in trained:
-            result[f"gradient/{path}"] = (old - result[f"after1/{path}"]) / rate
-        copies = [np.array(c) for c in strategy.experimental_local_results(variable.value)]
-        result[f"copies/{path}"] = np.array(all(np.array_equal(copies[0], c) for c in copies))
-    np.savez(out, losses=np.array(losses), **result)
+        if id(variable) in trained and executions == 1:
+            result[f"gradient/{path}"] = (old - result[f"after1/{path}"]) / RATE
+    np.savez(out, losses=np.array(losses), replicas=strategy.num_replicas_in_sync, **result)
+
+
+def spoil(sabotage: str) -> None:
+    """Breaks what the test must notice."""
+    import keras_ssl.methods.simclr
+    import keras_ssl.random
+    from keras_ssl import distribution
+
+    if sabotage == "local_negatives":
+        module = keras_ssl.methods.simclr
+        module.gather, module.replica_id = (lambda x: x), (lambda: tf.constant(0))
+    if sabotage == "replica_seed":
+        real = keras_ssl.random.sample_keys
+        keras_ssl.random.sample_keys = lambda seed, position: real(
+            tf.cast(seed, tf.int64) + tf.cast(distribution.replica_id(), tf.int64), position
+        )
 
 
 def value_of(variable: keras.Variable) -> np.ndarray:
     return tf.convert_to_tensor(variable.value).numpy()
 
 
+def copies_equal(strategy: tf.distribute.Strategy, variable: keras.Variable) -> bool:
+    copies = [np.array(c) for c in strategy.experimental_local_results(variable.value)]
+    assert len(copies) == strategy.num_replicas_in_sync
+    return all(np.array_equal(copies[0], copy) for copy in copies)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], *sys.argv[4:5], *map(int, sys.argv[5:]))

@@ -122,12 +122,16 @@ def test_killed_three_times_it_is_as_if_it_never_was(photos, tmp_path):
     assert (killed / "encoder" / "saved_model.pb").is_file()
 
 
-def test_a_signal_saves_and_stops_and_the_run_goes_on_with_two_devices(photos, tmp_path):
+@pytest.mark.parametrize("first, second", [(1, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
+def test_a_signal_saves_and_stops_and_the_run_goes_on_elsewhere(photos, tmp_path, first, second):
+    def devices(count: int) -> list[str]:
+        return ["--strategy", "mirrored", "--replicas", str(count)] if count > 1 else []
+
     workdir = tmp_path / "run"
     arguments = ["--recipe", "simclr_cifar", *TINY, "--epochs", "6", "--data", str(photos)]
     arguments += ["--optimizer", "sgd", "--precision", "float64", "--log-every", "1"]
     arguments += ["--workdir", str(workdir), "--learning-rate", "0.05"]
-    process = start(*arguments, cwd=tmp_path)
+    process = start(*arguments, *devices(first), cwd=tmp_path)
     while process.poll() is None and not (workdir / "log.jsonl").is_file():
         time.sleep(0.05)
     while process.poll() is None and len(steps_of(workdir)) < 2:
@@ -138,10 +142,10 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_with_two_devices(photos, t
     assert "Stopped by SIGTERM" in output
     done = int(output.split("after step ")[-1].split()[0])
     assert (workdir / "checkpoints" / f"step-{done:012d}" / "manifest.json").is_file()
-    process = start(*arguments, "--strategy", "mirrored", "--replicas", "2", cwd=tmp_path)
+    process = start(*arguments, *devices(second), cwd=tmp_path)
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors[-2000:]
-    assert f"after step {done} of 24" in output and "2 replica(s)" in output
+    assert f"after step {done} of 24" in output and f"{second} replica(s)" in output
     whole = tmp_path / "whole"
     arguments[arguments.index(str(workdir))] = str(whole)
     process = start(*arguments, cwd=tmp_path)
