@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_ssl.pretraining.errors import writing
+
 
 class Journal:
     """Appends what happens to `log.jsonl` and to TensorBoard.
@@ -19,6 +21,8 @@ class Journal:
         workdir: Path. The run folder.
         start_step: int. Lines of later steps, left by a killed process, are dropped; -1 drops all.
         writer: bool. Whether this process writes. Defaults to `True`.
+
+    A write that fails, as on a full disk, raises `TrainingError`.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
@@ -32,10 +36,12 @@ class Journal:
                 line for line in self.path.read_text().splitlines() if _step(line) <= start_step
             ]
             self._kept = {(json.loads(line).get("kind"), _step(line)) for line in kept}
-            draft = self.path.with_suffix(".writing")
-            draft.write_text("".join(line + "\n" for line in kept))
-            draft.replace(self.path)
-        self._events = tf.summary.create_file_writer(str(workdir))
+            with writing(self.path):
+                draft = self.path.with_suffix(".writing")
+                draft.write_text("".join(line + "\n" for line in kept))
+                draft.replace(self.path)
+        with writing(workdir):
+            self._events = tf.summary.create_file_writer(str(workdir))
 
     def wrote(self, kind: str, step: int) -> bool:
         """Returns whether an earlier process wrote a line of this kind at this step."""
@@ -56,9 +62,9 @@ class Journal:
             for name, value in values.items()  # JSON has no NaN
         }
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **plain}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        with self._events.as_default(step=step):
+        with writing(self.path.parent), self._events.as_default(step=step):
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     tf.summary.scalar(f"{kind}/{name}", value)
@@ -66,13 +72,14 @@ class Journal:
     def image(self, name: str, step: int, image: np.ndarray) -> None:
         """Shows a uint8 image `(height, width, 3)` in TensorBoard."""
         if self._events is not None:
-            with self._events.as_default(step=step):
+            with writing(self.path.parent), self._events.as_default(step=step):
                 tf.summary.image(name, image[None])
 
     def close(self) -> None:
         """Flushes the events."""
         if self._events is not None:
-            self._events.close()
+            with writing(self.path.parent):
+                self._events.close()
 
 
 def _step(line: str) -> int:

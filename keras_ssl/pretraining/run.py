@@ -11,28 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_ssl.data import SampleStream, open_source
 from keras_ssl.distribution import create_strategy
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build, dry_run, header, workdir
+from keras_ssl.pretraining.bad_batches import BadBatches
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
+from keras_ssl.pretraining.errors import TrainingError, writing
 from keras_ssl.pretraining.finish import export_run, initialize
 from keras_ssl.pretraining.journal import Journal
 from keras_ssl.pretraining.monitor import Monitor
-from keras_ssl.pretraining.recipe import (
-    Recipe,
-    RunOptions,
-    SettingError,
-    resolve,
-)
+from keras_ssl.pretraining.recipe import Recipe, RunOptions, SettingError, resolve
 
-
-class TrainingError(RuntimeError):
-    """The run cannot go on: one sentence for the user."""
+__all__ = ["Run", "RunResult", "TrainingError", "pretrain"]
 
 
 @dataclasses.dataclass
@@ -101,6 +95,8 @@ class Run:
             self.strategy.cluster_resolver is None
             or (self.strategy.cluster_resolver.task_id or 0) == 0
         )
+        if self.chief and self.workdir is not None:
+            workdir.check_unlocked(self.workdir)
         if recipe.batch_size % self.replicas:
             raise SettingError(
                 f"Expected --batch-size divisible by the {self.replicas} replicas. "
@@ -158,10 +154,15 @@ class Run:
         """Trains to the end, or until a signal; resumes when the folder holds a checkpoint."""
         if self.options.dry_run:
             return dry_run.execute(self)
+        with workdir.locked(self.workdir) if self.chief else contextlib.nullcontext():
+            return self._execute()
+
+    def _execute(self) -> RunResult:
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints",
             [*self.model.variables, *self.model.optimizer.variables],
             self.recipe.identity(),
+            recipe=self.recipe.to_dict(),
             writer=self.chief,
         )
         restored = self.checkpoints.restore()
@@ -171,7 +172,7 @@ class Run:
         first = step if restored else -1  # without a checkpoint all is done again, step 0 too
         self.journal = Journal(self.workdir, first, writer=self.chief)
         self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
-        self.monitor = Monitor(self)
+        self.monitor, self.bad_batches = Monitor(self), BadBatches(self)
         try:
             for line in header.lines(self, restored):
                 self.reporter.line(line)
@@ -183,7 +184,8 @@ class Run:
             self.journal.close()
         encoder = self.model.encoders()["image"]
         if not self.stopped and self.chief:
-            export_run(self, step)
+            with writing(self.workdir / "encoder"):
+                export_run(self, step)
         self._last_line(step)
         return RunResult(self.workdir, self.model, encoder, step, self.stopped, self.monitor.last)
 
@@ -208,6 +210,7 @@ class Run:
             before, step = step, step + executions
             if step // log_every > before // log_every or step == self.total_steps:
                 self._log(step, logs)
+            self.bad_batches.look(step, logs)
             last = step >= self.total_steps or self.stopped
             if step // save_every > before // save_every or last:
                 self._save(step, logs)
@@ -240,7 +243,6 @@ class Run:
         self.journal.write(
             "train", step, epoch=round(epoch, 4), images_per_second=round(rate, 1), **values
         )
-        self._check_finite(step, values)
         left = duration(self.meter.remaining(step))
         self.reporter.progress(
             step,
@@ -249,16 +251,16 @@ class Run:
             last=step == self.total_steps,
         )
 
-    def _check_finite(self, step: int, values: dict[str, float]) -> None:
-        if not np.isfinite(values["loss"]):
-            raise TrainingError(
-                f"The loss is {values['loss']} at step {step}. Begin again in another --workdir with a lower "
-                "--learning-rate, a longer --warmup-epochs or --clip-norm; what was saved before is kept."
-            )
-
     def _save(self, step: int, logs: dict[str, tf.Tensor]) -> None:
-        self._check_finite(step, {"loss": float(logs["loss"])})
-        self.checkpoints.save(step, {"position": step * self.recipe.batch_size})
+        self.checkpoints.save(step, self.facts(step))
+
+    def facts(self, step: int) -> dict[str, int]:
+        """Returns what a checkpoint says of the data, enough to build the model again without them."""
+        return {
+            "position": step * self.recipe.batch_size,
+            "num_samples": self.stream.source.num_samples,
+            "steps_per_epoch": self.stream.steps_per_epoch,
+        }
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
