@@ -195,7 +195,7 @@ def _pretrain(flags: argparse.Namespace) -> int:
     return 128 + result.stopped if result.stopped else 0
 
 
-# evaluate, export, zoo ---------------------------------------------------------------------------------------
+# evaluate, export, zoo, replay -------------------------------------------------------------------------------
 
 
 def _fill_evaluate(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -257,11 +257,26 @@ def _zoo(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _fill_replay(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument(
+        "batch", metavar="step|file", help="number of a step, or file of bad_batches/"
+    )
+
+
+def _replay(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
+    from keras_ssl.pretraining.replay import replay
+
+    return replay(**vars(flags))
+
+
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "pretrain": ("pre-train an encoder on images without labels", _fill_pretrain, _pretrain),
     "evaluate": ("k-NN and linear probe of an encoder", _fill_evaluate, _evaluate),
     "export": ("write an encoder as SavedModel", _fill_export, _export),
     "zoo": ("list the published encoders, show a card", _fill_zoo, _zoo),
+    "replay": ("show where a batch of a run gives NaN", _fill_replay, _replay),
 }
 
 __all__ = ["SettingError", "main"]

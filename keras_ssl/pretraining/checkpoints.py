@@ -20,7 +20,7 @@ _NAME = re.compile(r"step-(\d{12})$")
 _DRAFT, _DAMAGED = ".writing-", "damaged-"
 
 
-class Damaged(Exception):
+class Damaged(ValueError):
     """A checkpoint that is not what was written, and in what."""
 
 
@@ -117,7 +117,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                content = self._read(step)
+                content = self.read(step)
             except Damaged as error:
                 damaged[step] = f"{self.path(step).name}: {error}"
                 continue
@@ -145,8 +145,13 @@ class Checkpoints:
         for path in [*draft.iterdir(), draft]:
             _flush(path)
 
-    def _read(self, step: int) -> dict[str, Any]:
-        """Restores one checkpoint; raises Damaged before or, for older manifests, while it does."""
+    def read(self, step: int) -> dict[str, Any]:
+        """Restores the checkpoint of this step and returns its manifest.
+
+        Raises:
+            Damaged: If it is not what was written.
+            SettingError: If it belongs to another recipe or other variables.
+        """
         folder = self.path(step)
         content = read_manifest(folder)
         self._check_recipe(folder, content)

@@ -48,7 +48,7 @@ class Recipe:
         clip_mode: str. `global` norm, or each `tensor` alone.
         precision: str. `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`.
         seed: int. Seed of weights, order and views.
-        init: str. Zoo entry, run folder or `.keras` file whose weights the backbone starts from.
+        init: str. Zoo entry, run folder, checkpoint or `.keras` file whose weights the backbone starts from.
         method_settings: dict. Settings of the method itself.
         views_settings: dict. Changes to the recipe of views.
         optimizer_settings: dict. Settings of the optimizer itself.

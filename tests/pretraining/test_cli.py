@@ -166,7 +166,8 @@ def test_help_without_a_method_needs_no_tensorflow(subprocess_env):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["pretrain", "evaluate", "export", "zoo"]),
+        ([], ["pretrain", "evaluate", "export", "zoo", "replay"]),
+        (["replay"], ["run", "step|file"]),
         (["evaluate"], ["encoder", "--data", "--test-data", "--to FILE"]),
         (["export"], ["encoder", "--to DIR", "--crop-ratio"]),
         (["zoo"], ["list", "card"]),
