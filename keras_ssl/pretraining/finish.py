@@ -27,8 +27,11 @@ def export_run(run: Run, step: int) -> None:
         "network": run.model.exported,
     }
     draft = run.workdir / "writing.encoder.keras"
-    encoder.save(draft)
-    draft.replace(run.workdir / "encoder.keras")
+    try:
+        encoder.save(draft)
+        draft.replace(run.workdir / "encoder.keras")
+    finally:
+        draft.unlink(missing_ok=True)  # half a file on a full disk
     export.export_encoder(
         encoder, run.workdir / "encoder", image_size=run.recipe.image_size, extra_metadata=facts
     )
