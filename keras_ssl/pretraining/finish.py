@@ -10,6 +10,7 @@ import keras
 import keras_ssl.backbones  # noqa: F401, registers the classes that a .keras file names
 from keras_ssl import export, zoo
 from keras_ssl.methods import SSLModel
+from keras_ssl.pretraining.errors import writing
 from keras_ssl.pretraining.recipe import SettingError
 from keras_ssl.pretraining.saved import load_saved
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def export_run(run: Run, step: int) -> None:
-    """Writes `encoder/` (SavedModel) and `encoder.keras` into the run folder."""
+    """Writes `encoder/` (SavedModel) and `encoder.keras` into the run folder.
+
+    Raises:
+        TrainingError: If they cannot be written, as on a full disk.
+    """
     encoder = run.model.encoders()["image"]
     facts = {
         "method": run.recipe.method,
@@ -26,15 +31,17 @@ def export_run(run: Run, step: int) -> None:
         "step": step,
         "network": run.model.exported,
     }
-    draft = run.workdir / "writing.encoder.keras"
-    try:
-        encoder.save(draft)
-        draft.replace(run.workdir / "encoder.keras")
-    finally:
-        draft.unlink(missing_ok=True)  # half a file on a full disk
-    export.export_encoder(
-        encoder, run.workdir / "encoder", image_size=run.recipe.image_size, extra_metadata=facts
-    )
+    draft, folder = run.workdir / "writing.encoder.keras", run.workdir / "encoder"
+    with writing(run.workdir / "encoder.keras"):
+        try:
+            encoder.save(draft)
+            draft.replace(run.workdir / "encoder.keras")
+        finally:
+            draft.unlink(missing_ok=True)  # half a file on a full disk
+    with writing(folder):
+        export.export_encoder(
+            encoder, folder, image_size=run.recipe.image_size, extra_metadata=facts
+        )
 
 
 def load_any_encoder(name: str | Path) -> keras.Model:

@@ -22,7 +22,8 @@ class Journal:
         start_step: int. Lines of later steps, left by a killed process, are dropped; -1 drops all.
         writer: bool. Whether this process writes. Defaults to `True`.
 
-    A write that fails, as on a full disk, raises `TrainingError`.
+    A line that cannot be written, as on a full disk, raises `TrainingError`. TensorFlow drops events that it cannot
+    write without a word; the line, written first, has the same numbers.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
@@ -64,7 +65,7 @@ class Journal:
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **plain}
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        with writing(self.path.parent), self._events.as_default(step=step):
+        with self._events.as_default(step=step):
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     tf.summary.scalar(f"{kind}/{name}", value)
@@ -72,14 +73,13 @@ class Journal:
     def image(self, name: str, step: int, image: np.ndarray) -> None:
         """Shows a uint8 image `(height, width, 3)` in TensorBoard."""
         if self._events is not None:
-            with writing(self.path.parent), self._events.as_default(step=step):
+            with self._events.as_default(step=step):
                 tf.summary.image(name, image[None])
 
     def close(self) -> None:
         """Flushes the events."""
         if self._events is not None:
-            with writing(self.path.parent):
-                self._events.close()
+            self._events.close()
 
 
 def _step(line: str) -> int:

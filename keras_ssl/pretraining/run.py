@@ -20,7 +20,7 @@ from keras_ssl.pretraining import build, dry_run, header, workdir
 from keras_ssl.pretraining.bad_batches import BadBatches
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
-from keras_ssl.pretraining.errors import TrainingError, writing
+from keras_ssl.pretraining.errors import TrainingError
 from keras_ssl.pretraining.finish import export_run, initialize
 from keras_ssl.pretraining.journal import Journal
 from keras_ssl.pretraining.monitor import Monitor
@@ -184,8 +184,7 @@ class Run:
             self.journal.close()
         encoder = self.model.encoders()["image"]
         if not self.stopped and self.chief:
-            with writing(self.workdir / "encoder"):
-                export_run(self, step)
+            export_run(self, step)
         self._last_line(step)
         return RunResult(self.workdir, self.model, encoder, step, self.stopped, self.monitor.last)
 

@@ -27,7 +27,12 @@ def state(model):
     return {v.path: v.numpy().copy() for v in [*model.variables, *model.optimizer.variables]}
 
 
-@pytest.mark.parametrize("name", METHODS)
+QUICK = ("swav", "dino")  # with a queue; with a teacher, its batch statistics and a center
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS]
+)
 def test_a_bad_batch_changes_only_the_counters(name):
     """NaN in the views reaches weights, slots, batch statistics, teacher, queue and center of any unguarded step."""
     model = bind(build(name, optimizer=optimizers.SGD(0.01, momentum=0.9)))
