@@ -1,4 +1,4 @@
-"""The commands: keras-ssl pretrain | evaluate | export | zoo | input-service. The only place that reads flags."""
+"""The commands of keras-ssl. The only place that reads flags."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def _pretrain(flags: argparse.Namespace) -> int:
     return 128 + result.stopped if result.stopped else 0
 
 
-# evaluate, export, zoo ---------------------------------------------------------------------------------------
+# evaluate, export, zoo, doctor, replay -------------------------------------------------------------------------------
 
 
 def _fill_evaluate(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -299,12 +299,41 @@ def _input_service(flags: argparse.Namespace) -> typing.NoReturn:
     getattr(service, f"run_{vars(flags).pop('action')}")(**vars(flags))
 
 
+# replay, doctor ----------------------------------------------------------------------------------------------
+
+
+def _fill_replay(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument(
+        "batch", metavar="step|file", help="number of a step, or file of bad_batches/"
+    )
+
+
+def _replay(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
+    from keras_ssl.pretraining.replay import replay
+
+    return replay(**vars(flags))
+
+
+def _fill_doctor(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+
+
+def _doctor(flags: argparse.Namespace) -> int:
+    from keras_ssl.pretraining.checkup import doctor
+
+    return doctor(**vars(flags))
+
+
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "pretrain": ("pre-train an encoder on images without labels", _fill_pretrain, _pretrain),
     "evaluate": ("k-NN and linear probe of an encoder", _fill_evaluate, _evaluate),
     "export": ("write an encoder as SavedModel", _fill_export, _export),
     "zoo": ("list the published encoders, show a card", _fill_zoo, _zoo),
     "input-service": ("make batches on other hosts", _fill_input_service, _input_service),
+    "doctor": ("check this machine: versions, devices, precisions", _fill_doctor, _doctor),
+    "replay": ("show where a batch of a run gives NaN", _fill_replay, _replay),
 }
 
 __all__ = ["SettingError", "main"]

@@ -144,7 +144,8 @@ class SSLModel(Trainer):
             optimizer: Keras optimizer. Defaults to the compiled one.
 
         Returns:
-            dict. `aux` of the loss plus `"loss"` and `"gradient_norm"` (and `"loss_scale"` in float16), scalars.
+            dict. `aux` of the loss plus the scalars `"loss"`, `"gradient_norm"`, `"skipped"` (1.0 where loss or
+            gradient was not finite, so that nothing was changed) and in float16 `"loss_scale"`.
         """
         loss = loss or self.loss
         optimizer = optimizer or self.optimizer
@@ -167,11 +168,13 @@ class SSLModel(Trainer):
         if self.loss_scale is not None:
             gradients = self.loss_scale.unscale(gradients)
         gradients, norm, finite = clip_gradients(gradients, self.clip_norm, self.clip_mode)
+        finite = tf.logical_and(finite, tf.math.is_finite(global_sum(value)))
         self._apply(optimizer, gradients, variables, finite)
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
             aux = {**aux, "loss_scale": self.loss_scale.value}
-        return {**aux, "loss": value, "gradient_norm": norm}
+        skipped = 1.0 - tf.cast(finite, "float32")
+        return {**aux, "loss": value, "gradient_norm": norm, "skipped": skipped}
 
     def update_teacher(self) -> None:
         """Moves each teacher towards its student: teacher <- m teacher + (1 - m) student."""

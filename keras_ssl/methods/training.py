@@ -150,7 +150,9 @@ class Trainer(keras.Model):
             return self.train_function
         strategy, executions = self.distribute_strategy, self.steps_per_execution
         step = (
-            tf.function(self.train_step, jit_compile=True) if self.jit_compile else self.train_step
+            tf.function(self.guarded_step, jit_compile=True)
+            if self.jit_compile
+            else self.guarded_step
         )
 
         def one(batch: Any) -> dict[str, tf.Tensor]:
@@ -161,11 +163,36 @@ class Trainer(keras.Model):
         def train(iterator: Any) -> dict[str, tf.Tensor]:
             logs = one(next(iterator))
             for _ in tf.range(executions - 1):
+                skipped = logs["skipped"]
                 logs = one(next(iterator))
+                logs["skipped"] += skipped
             return logs
 
         self.train_function = train
         return train
+
+    def guarded_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Takes `train_step`, and leaves no trace of a skipped one but in the counters.
+
+        The optimizer refuses a gradient that is not finite. What the networks and the method write besides (batch
+        statistics, teacher, queue, center) is put back here, for every method alike.
+
+        Args:
+            data: a batch.
+
+        Returns:
+            The logs, with `"skipped"`: 1.0 if loss or gradient was not finite, else 0.0.
+        """
+        counters = [self.step, *(self.loss_scale.variables if self.loss_scale is not None else [])]
+        counted = {id(variable) for variable in counters}
+        state = [v for v in self.non_trainable_variables if id(v) not in counted]
+        before = [tf.convert_to_tensor(variable) for variable in state]
+        logs = self.train_step(data)
+        logs.setdefault("skipped", tf.zeros(()))
+        good = tf.equal(logs["skipped"], 0.0)
+        for variable, old in zip(state, before, strict=True):
+            variable.assign(tf.where(good, tf.convert_to_tensor(variable), old))
+        return logs
 
     def make_views(self, data: Any) -> Views:
         """Returns the groups of views of a batch, plus `keys` uint32 `(batch, 2)`."""

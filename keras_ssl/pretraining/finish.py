@@ -10,14 +10,20 @@ import keras
 import keras_ssl.backbones  # noqa: F401, registers the classes that a .keras file names
 from keras_ssl import export, zoo
 from keras_ssl.methods import SSLModel
+from keras_ssl.pretraining.errors import writing
 from keras_ssl.pretraining.recipe import SettingError
+from keras_ssl.pretraining.saved import load_saved
 
 if TYPE_CHECKING:
     from keras_ssl.pretraining.run import Run
 
 
 def export_run(run: Run, step: int) -> None:
-    """Writes `encoder/` (SavedModel) and `encoder.keras` into the run folder."""
+    """Writes `encoder/` (SavedModel) and `encoder.keras` into the run folder.
+
+    Raises:
+        TrainingError: If they cannot be written, as on a full disk.
+    """
     encoder = run.model.encoders()["image"]
     facts = {
         "method": run.recipe.method,
@@ -25,19 +31,24 @@ def export_run(run: Run, step: int) -> None:
         "step": step,
         "network": run.model.exported,
     }
-    draft = run.workdir / "writing.encoder.keras"
-    encoder.save(draft)
-    draft.replace(run.workdir / "encoder.keras")
-    export.export_encoder(
-        encoder, run.workdir / "encoder", image_size=run.recipe.image_size, extra_metadata=facts
-    )
+    draft, folder = run.workdir / "writing.encoder.keras", run.workdir / "encoder"
+    with writing(run.workdir / "encoder.keras"):
+        try:
+            encoder.save(draft)
+            draft.replace(run.workdir / "encoder.keras")
+        finally:
+            draft.unlink(missing_ok=True)  # half a file on a full disk
+    with writing(folder):
+        export.export_encoder(
+            encoder, folder, image_size=run.recipe.image_size, extra_metadata=facts
+        )
 
 
 def load_any_encoder(name: str | Path) -> keras.Model:
-    """Returns an encoder from a run folder, a `.keras` file, a SavedModel or a zoo entry.
+    """Returns an encoder from a run folder, a checkpoint, a `.keras` file, a SavedModel or a zoo entry.
 
     Args:
-        name: str or Path. Looked for in this order.
+        name: str or Path. Looked for in this order. Of a run that is not finished the newest checkpoint is taken.
 
     Returns:
         An encoder: images in [0, 1] to a dict with "features".
@@ -50,12 +61,12 @@ def load_any_encoder(name: str | Path) -> keras.Model:
         return zoo.load(path.resolve().name)
     if (path / "recipe.json").is_file():
         file = path / "encoder.keras"
-        if not file.is_file():
-            raise SettingError(
-                f"Expected a finished run in {path}. Received: a run without encoder.keras; "
-                "let it finish with the command that began it."
-            )
-        return keras.saving.load_model(file)
+        if file.is_file():
+            return keras.saving.load_model(file)
+        return load_saved(path).model.encoders()["image"]
+    if (path / "manifest.json").is_file():
+        step = int(path.resolve().name.removeprefix("step-"))
+        return load_saved(path.resolve().parents[1], near=step).model.encoders()["image"]
     if path.suffix == ".keras" and path.is_file():
         return keras.saving.load_model(path)
     if (path / "saved_model.pb").is_file():
@@ -78,7 +89,7 @@ def initialize(model: SSLModel, name: str) -> None:
 
     Args:
         model: SSLModel.
-        name: str. Zoo entry, run folder or `.keras` file.
+        name: str. Zoo entry, run folder, finished or not, checkpoint or `.keras` file.
 
     Raises:
         SettingError: If the weights do not fit the backbone.

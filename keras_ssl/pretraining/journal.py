@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_ssl.pretraining.errors import writing
+
 
 class Journal:
     """Appends what happens to `log.jsonl` and to TensorBoard.
@@ -19,6 +21,9 @@ class Journal:
         workdir: Path. The run folder.
         start_step: int. Lines of later steps, left by a killed process, are dropped; -1 drops all.
         writer: bool. Whether this process writes. Defaults to `True`.
+
+    A line that cannot be written, as on a full disk, raises `TrainingError`. TensorFlow drops events that it cannot
+    write without a word; the line, written first, has the same numbers.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
@@ -32,10 +37,12 @@ class Journal:
                 line for line in self.path.read_text().splitlines() if _step(line) <= start_step
             ]
             self._kept = {(json.loads(line).get("kind"), _step(line)) for line in kept}
-            draft = self.path.with_suffix(".writing")
-            draft.write_text("".join(line + "\n" for line in kept))
-            draft.replace(self.path)
-        self._events = tf.summary.create_file_writer(str(workdir))
+            with writing(self.path):
+                draft = self.path.with_suffix(".writing")
+                draft.write_text("".join(line + "\n" for line in kept))
+                draft.replace(self.path)
+        with writing(workdir):
+            self._events = tf.summary.create_file_writer(str(workdir))
 
     def wrote(self, kind: str, step: int) -> bool:
         """Returns whether an earlier process wrote a line of this kind at this step."""
@@ -56,7 +63,7 @@ class Journal:
             for name, value in values.items()  # JSON has no NaN
         }
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **plain}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         with self._events.as_default(step=step):
             for name, value in values.items():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_ssl import evaluation, random, views
 from keras_ssl.data import Source, open_source
 from keras_ssl.evaluation import Finding
+from keras_ssl.pretraining.errors import writing
 
 if TYPE_CHECKING:
     from keras_ssl.pretraining.run import Run
@@ -65,7 +66,8 @@ class Monitor:
         made = self._make_views(_VIEW_IMAGES)
         sheet = views.contact_sheet(made)
         self.run.journal.image("views", 0, sheet)
-        evaluation.write_png(self.run.workdir / "views.png", sheet)
+        with writing(self.run.workdir / "views.png"):
+            evaluation.write_png(self.run.workdir / "views.png", sheet)
         name = next(iter(self.run.model.view_spec))
         group = made[name].numpy()
         pair = name == "global" and len(group) > 1  # only these are meant to show the same thing

@@ -51,7 +51,7 @@ class Recipe:
         precision: str. `float32`, `mixed_bfloat16`, `mixed_float16` or `float64`; with the strategy `tpu`
             `mixed_bfloat16` if not given.
         seed: int. Seed of weights, order and views.
-        init: str. Zoo entry, run folder or `.keras` file whose weights the backbone starts from.
+        init: str. Zoo entry, run folder, checkpoint or `.keras` file whose weights the backbone starts from.
         method_settings: dict. Settings of the method itself.
         views_settings: dict. Changes to the recipe of views.
         optimizer_settings: dict. Settings of the optimizer itself.
@@ -299,11 +299,21 @@ def check(recipe: Recipe, options: RunOptions) -> None:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns name -> (old, new) of the settings in which two recipes differ."""
+    """Returns name -> (old, new) of the settings in which two recipes differ, under the names that flags have."""
+    old, new = _flat(old), _flat(new)
     names = sorted(set(old) | set(new))
     return {
         name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
     }
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        prefix = "" if name == "method_settings" else name.removesuffix("settings")
+        own = isinstance(value, dict)
+        flat |= {prefix + key: item for key, item in value.items()} if own else {name: value}
+    return flat
 
 
 def load_recipe(workdir: Path) -> dict[str, Any] | None:

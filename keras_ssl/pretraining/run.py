@@ -11,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_ssl.data import SampleStream, open_source, service
 from keras_ssl.distribution import create_strategy, planned_replicas, read_cluster
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build, combinations, compute, dry_run, header, workdir
+from keras_ssl.pretraining.bad_batches import BadBatches
 from keras_ssl.pretraining.checkpoints import Checkpoints
 from keras_ssl.pretraining.console import Meter, Reporter, duration
+from keras_ssl.pretraining.errors import TrainingError
 from keras_ssl.pretraining.finish import export_run, initialize
 from keras_ssl.pretraining.journal import Journal
 from keras_ssl.pretraining.monitor import Monitor
-from keras_ssl.pretraining.recipe import (
-    Recipe,
-    RunOptions,
-    resolve,
-)
+from keras_ssl.pretraining.recipe import Recipe, RunOptions, resolve
 from keras_ssl.pretraining.workers import Workers, lost
 
-
-class TrainingError(RuntimeError):
-    """The run cannot go on: one sentence for the user."""
+__all__ = ["Run", "RunResult", "TrainingError", "pretrain"]
 
 
 @dataclasses.dataclass
@@ -114,6 +109,8 @@ class Run:
         self.workers.check_same(
             "settings", str((recipe, options.steps_per_execution, options.dry_run))
         )
+        if self.chief and self.workdir is not None:
+            workdir.check_unlocked(self.workdir)
         keras.utils.set_random_seed(recipe.seed)
         self.stream = self._open_stream(arrays)
         self.workers.check_same("data", self.stream.source.fingerprint())
@@ -158,10 +155,15 @@ class Run:
         """Trains to the end, or until a signal; resumes when the folder holds a checkpoint."""
         if self.options.dry_run:
             return dry_run.execute(self)
+        with workdir.locked(self.workdir) if self.chief else contextlib.nullcontext():
+            return self._execute()
+
+    def _execute(self) -> RunResult:
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints",
             [*self.model.variables, *self.model.optimizer.variables],
             self.recipe.identity(),
+            recipe=self.recipe.to_dict(),
             writer=self.chief,
         )
         restored = self.workers.restore(self.checkpoints)
@@ -173,7 +175,7 @@ class Run:
         first = step if restored else -1  # without a checkpoint all is done again, step 0 too
         self.journal = Journal(self.workdir, first, writer=self.chief)
         self.reporter = Reporter(self.total_steps, step, self.options.quiet or not self.chief)
-        self.monitor = Monitor(self)
+        self.monitor, self.bad_batches = Monitor(self), BadBatches(self)
         try:
             for line in header.lines(self, restored):
                 self.reporter.line(line)
@@ -213,6 +215,7 @@ class Run:
             before, step = step, step + executions
             if step // log_every > before // log_every or step == self.total_steps:
                 self._log(step, logs)
+            self.bad_batches.look(step, logs)
             last = step >= self.total_steps or self.stopped
             if step // save_every > before // save_every or last:
                 self._save(step, logs)
@@ -247,7 +250,6 @@ class Run:
         self.journal.write(
             "train", step, epoch=round(epoch, 4), images_per_second=round(rate, 1), **values
         )
-        self._check_finite(step, values)
         left = duration(self.meter.remaining(step))
         self.reporter.progress(
             step,
@@ -256,16 +258,16 @@ class Run:
             last=step == self.total_steps,
         )
 
-    def _check_finite(self, step: int, values: dict[str, float]) -> None:
-        if not np.isfinite(values["loss"]):
-            raise TrainingError(
-                f"The loss is {values['loss']} at step {step}. Begin again in another --workdir with a lower "
-                "--learning-rate, a longer --warmup-epochs or --clip-norm; what was saved before is kept."
-            )
-
     def _save(self, step: int, logs: dict[str, tf.Tensor]) -> None:
-        self._check_finite(step, {"loss": float(logs["loss"])})
-        self.checkpoints.save(step, {"position": step * self.recipe.batch_size})
+        self.checkpoints.save(step, self.facts(step))
+
+    def facts(self, step: int) -> dict[str, int]:
+        """Returns what a checkpoint says of the data, enough to build the model again without them."""
+        return {
+            "position": step * self.recipe.batch_size,
+            "num_samples": self.stream.source.num_samples,
+            "steps_per_epoch": self.stream.steps_per_epoch,
+        }
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import platform
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from keras_ssl.data import Source
+from keras_ssl.pretraining.errors import writing
 from keras_ssl.pretraining.recipe import Recipe, SettingError, difference, load_recipe
 
-_DRAFT = "recipe.json.writing"
+_DRAFT, _LOCK = "recipe.json.writing", ".lock"
 
 
 def claim(recipe: Recipe, folder: str | None) -> Path:
@@ -50,9 +57,53 @@ def write_recipe(workdir: Path, recipe: Recipe, source: Source) -> int | None:
             f"Expected the data that the run in {workdir} began with. Received other ones "
             f"({source.describe()}); use another --workdir."
         )
-    (workdir / _DRAFT).write_text(json.dumps(content, indent=2) + "\n")
-    (workdir / _DRAFT).replace(workdir / "recipe.json")
+    with writing(workdir / "recipe.json"):
+        (workdir / _DRAFT).write_text(json.dumps(content, indent=2) + "\n")
+        (workdir / _DRAFT).replace(workdir / "recipe.json")
     return stored["recipe"]["epochs"] if stored else None
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of the run folder; the system ends the lock with the process, however it ends.
+
+    Raises:
+        SettingError: If a process works in the folder already.
+    """
+    with writing(workdir / _LOCK):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / _LOCK).open("a+")  # never removed: two processes could lock two files
+    with file:
+        _lock(file, fcntl.LOCK_EX, workdir)
+        with contextlib.suppress(OSError):  # a full disk: who holds it is only for the sentence
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        yield
+
+
+def check_unlocked(workdir: Path) -> None:
+    """Says early what `locked` would say; writes nothing.
+
+    Raises:
+        SettingError: If a process works in the folder already.
+    """
+    if (workdir / _LOCK).is_file():
+        with (workdir / _LOCK).open() as file:
+            _lock(file, fcntl.LOCK_SH, workdir)
+
+
+def _lock(file: TextIO, kind: int, workdir: Path) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise SettingError(
+            f"Expected a --workdir in which no other process works. Received: {workdir}, where "
+            f"{file.read() or 'one'} does; wait for it, stop it, or use another --workdir."
+        ) from error
+    except OSError:
+        return  # a file system without locks
 
 
 def _check_same(recipe: Recipe, stored: dict, workdir: Path) -> None:
@@ -72,4 +123,4 @@ def _check_same(recipe: Recipe, stored: dict, workdir: Path) -> None:
 
 def _holds_other_files(folder: Path) -> bool:
     """Returns whether there is anything but what a run leaves that was killed at its very beginning."""
-    return any(path.name != _DRAFT for path in folder.iterdir())
+    return any(path.name not in (_DRAFT, _LOCK) for path in folder.iterdir())

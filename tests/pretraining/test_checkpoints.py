@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
+import signal
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ssl.pretraining.checkpoints import Checkpoints
+from keras_ssl.pretraining.errors import TrainingError
 from keras_ssl.pretraining.recipe import SettingError
 
 VALUES = {
@@ -79,41 +86,226 @@ def test_a_step_that_is_saved_is_not_written_again(tmp_path):
     assert checkpoints.restore()["facts"] == {"first": True}
 
 
+CALLS = {  # every way in which `save` touches the file system
+    os: ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir", "scandir"),
+    Path: ("mkdir", "rename", "open", "write_text"),
+}
+
+
+def write_like_tensorflow(prefix: str, files: dict[str, bytes]) -> None:
+    """Writes the files of a state in pieces, under other names first, as TensorFlow does."""
+    for name, content in files.items():
+        draft = prefix.replace("state", name) + ".tempstate"
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT)
+        for start in range(0, len(content), len(content) // 3):
+            os.write(handle, content[start : start + len(content) // 3])
+            os.fsync(handle)
+        os.close(handle)
+        os.rename(draft, prefix.replace("state", name))
+
+
+def die_at(number: int) -> None:
+    """Lets this process kill itself before its file-system call of this number."""
+    left = [number]
+
+    def before(real):
+        def call(*args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return call
+
+    for owner, names in CALLS.items():
+        for name in names:
+            setattr(owner, name, before(getattr(owner, name)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_killed_at_every_call_of_a_save(tmp_path):
+    """A child is killed at its 1st, 2nd, ... call; each time a whole checkpoint is restored and the next is saved.
+
+    The child does not enter TensorFlow, whose threads a fork does not copy: it writes the same bytes itself.
+    """
+    mine = variables()
+    kept = {}
+    checkpoints = Checkpoints(tmp_path / "begun", mine, "me", keep=2)
+    for step in (1, 2):
+        mine[1].assign(step)
+        kept[step] = bits(mine)
+        checkpoints.save(step, {})
+    mine[1].assign(3)
+    kept[3] = bits(mine)
+    other = Checkpoints(tmp_path / "whole", mine, "me")
+    other.save(3, {})
+    files = {p.name: p.read_bytes() for p in other.path(3).glob("state*")}
+    assert len(files) == 2
+    checkpoints._checkpoint.write = lambda prefix: write_like_tensorflow(prefix, files)
+    ended = []
+    for number in range(200):
+        folder = tmp_path / f"killed-{number}"
+        shutil.copytree(tmp_path / "begun", folder)
+        checkpoints.directory = folder
+        child = os.fork()
+        if child == 0:
+            die_at(number)
+            checkpoints.save(3, {})
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if not os.WIFSIGNALED(status):
+            assert status == 0
+            break
+        again = variables(scale=0)
+        next_run = Checkpoints(folder, again, "me")
+        content = next_run.restore()
+        ended.append(content["step"])
+        assert bits(again) == kept[content["step"]] and not content["damaged"]
+        assert all(path.name.startswith("step-") for path in folder.iterdir())  # no drafts left
+        next_run.save(4, {})
+        assert next_run.steps() == [content["step"], 4]
+        shutil.rmtree(folder)
+    assert ended == sorted(ended) and set(ended) == {2, 3}  # the rename is the moment
+    assert len(ended) > 25
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", ["rename", "write_text"])
-def test_killed_while_it_writes(moment, tmp_path, monkeypatch):
+def test_killed_inside_tensorflow_it_leaves_a_draft_that_is_removed(tmp_path):
     mine = variables()
     checkpoints = Checkpoints(tmp_path, mine, "me")
     checkpoints.save(1, {})
-    kept = bits(mine)
 
-    def kill(*_):
+    def kill(prefix):
+        Path(prefix + ".index").write_text("half")
         raise Killed
 
+    checkpoints._checkpoint.write = kill
+    with pytest.raises(Killed):
+        checkpoints.save(2, {})
+    assert (tmp_path / ".writing-000000000002" / "state.index").is_file()
+    assert Checkpoints(tmp_path, mine, "me", writer=False).restore()["step"] == 1
+    assert (tmp_path / ".writing-000000000002").is_dir()  # a reader removes nothing
+    assert Checkpoints(tmp_path, mine, "me").restore()["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000001"]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "owner, name", [(os, "mkdir"), (os, "fsync"), (Path, "write_text"), (os, "rename"), (tf, "")]
+)
+def test_a_full_disk_is_one_sentence_and_the_old_one_stays(owner, name, tmp_path, monkeypatch):
+    mine = variables()
+    checkpoints = Checkpoints(tmp_path / "c", mine, "me")
+    checkpoints.save(1, {})
+    kept = bits(mine)
+
+    def full(*_, **__):
+        if owner is tf:
+            text = f"{tmp_path}/state.data.tempstate1; No space left on device [Op:SaveV2]"
+            raise tf.errors.ResourceExhaustedError(None, None, text)
+        raise FULL
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, moment, kill)
-        mine[1].assign(2)
-        with pytest.raises(Killed):
+        if owner is tf:
+            patch.setattr(checkpoints._checkpoint, "write", full)
+        else:
+            patch.setattr(owner, name, full)
+        with pytest.raises(TrainingError) as caught:
             checkpoints.save(2, {})
-    assert (tmp_path / ".writing-000000000002").is_dir()
+    sentence = str(caught.value)
+    assert "step-000000000002. Received: No space left on device (" in sentence
+    assert "MB free" in sentence and "\n" not in sentence
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-000000000001"]
     again = variables(scale=0)
-    checkpoints = Checkpoints(tmp_path, again, "me")
-    assert checkpoints.steps() == [1]
-    assert checkpoints.restore()["step"] == 1
+    assert Checkpoints(tmp_path / "c", again, "me").restore()["step"] == 1
     assert bits(again) == kept
     checkpoints.save(2, {})
+    assert checkpoints.steps() == [1, 2]
+
+
+DAMAGE = {
+    "truncated": ("state.data-00000-of-00001", lambda old: old[: len(old) // 2], r"\([\d,]+ of [\d,]+ bytes\)"),
+    "flipped": ("state.data-00000-of-00001", lambda old: bytes([old[0] ^ 1]) + old[1:], "as it was written"),
+    "empty index": ("state.index", lambda old: b"", "state.index is not as it was written .0 of"),
+    "torn manifest": ("manifest.json", lambda old: old[:-20], "manifest.json cannot be read"),
+    "another manifest": ("manifest.json", lambda old: old.replace(b'"step": ', b'"step": 9'), "not that of"),
+    "gone": ("state.index", None, "no of"),
+}  # fmt: skip
+
+
+def damage(folder, name, change):
+    if change is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_newest_falls_back_to_the_one_before(case, tmp_path):
+    mine = variables()
+    checkpoints = Checkpoints(tmp_path, mine, "me")
+    for step in (1, 2):
+        mine[1].assign(step)
+        checkpoints.save(step, {})
+    name, change, sentence = DAMAGE[case]
+    damage(checkpoints.path(2), name, change)
+    again = variables(scale=0)
+    reader = Checkpoints(tmp_path, again, "me", writer=False)
+    assert reader.restore()["step"] == 1 and reader.steps() == [1, 2]
+    checkpoints = Checkpoints(tmp_path, again, "me")
+    content = checkpoints.restore()
+    assert content["step"] == 1 and int(again[1].value) == 1
+    (said,) = content["damaged"]
+    assert re.search(sentence, said), said
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "damaged-step-000000000002",
         "step-000000000001",
-        "step-000000000002",
     ]
+    checkpoints.save(2, {})
+    assert checkpoints.restore()["step"] == 2
+    for step in (1, 2):
+        damage(checkpoints.path(step), name, change)
+    with pytest.raises(
+        TrainingError, match="whole checkpoint.*step-0+2: .*; step-0+1: .*another --workdir"
+    ):
+        checkpoints.restore()
+
+
+def test_a_manifest_without_sums_is_read_and_damage_is_found_by_tensorflow(tmp_path):
+    mine = variables()
+    checkpoints = Checkpoints(tmp_path, mine, "me")
+    checkpoints.save(1, {})
+    checkpoints.save(2, {})
+    for step in (1, 2):
+        path = checkpoints.path(step) / "manifest.json"
+        content = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({key: content[key] for key in content if key not in ("files", "recipe")})
+        )
+    assert checkpoints.restore()["step"] == 2
+    damage(checkpoints.path(2), "state.data-00000-of-00001", lambda old: old[: len(old) // 2])
+    content = checkpoints.restore()
+    assert content["step"] == 1 and "state cannot be read" in content["damaged"][0]
 
 
 def test_only_the_writer_writes(tmp_path):
     Checkpoints(tmp_path / "c", variables(), "me", writer=False).save(1, {})
     assert not (tmp_path / "c").exists()
+
+
+def test_that_of_another_recipe_is_refused_by_the_setting(tmp_path):
+    old = {"method": "simclr", "epochs": 3, "method_settings": {"temperature": 0.2}, "seed": 0}
+    new = {"method": "simclr", "epochs": 9, "method_settings": {"temperature": 0.5}, "seed": 0}
+    Checkpoints(tmp_path, variables(), "other", recipe=old).save(1, {})
+    with pytest.raises(
+        SettingError, match=r"another recipe \(temperature 0.2 -> 0.5\); use another"
+    ):
+        Checkpoints(tmp_path, variables(), "me", recipe=new).restore()
 
 
 def test_that_of_another_recipe_is_refused(tmp_path):

@@ -186,7 +186,9 @@ def test_help_without_a_method_needs_no_tensorflow(subprocess_env):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["pretrain", "evaluate", "export", "zoo"]),
+        ([], ["pretrain", "evaluate", "export", "zoo", "doctor", "replay"]),
+        (["doctor"], ["--json"]),
+        (["replay"], ["run", "step|file"]),
         (["evaluate"], ["encoder", "--data", "--test-data", "--to FILE"]),
         (["export"], ["encoder", "--to DIR", "--crop-ratio"]),
         (["zoo"], ["list", "card"]),
