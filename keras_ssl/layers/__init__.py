@@ -1,6 +1,6 @@
 """Layers: heads, parts of backbones, and the state of methods."""
 
-from keras_ssl.layers.batch_norm import BatchNormalization
+from keras_ssl.layers.batch_norm import BatchNormalization, deferred_statistics
 from keras_ssl.layers.center import Center
 from keras_ssl.layers.ema import clone_frozen, copy_weights, ema_pairs, update_ema
 from keras_ssl.layers.mae_decoder import MAEDecoder
@@ -27,6 +27,7 @@ __all__ = [
     "bicubic_matrix",
     "clone_frozen",
     "copy_weights",
+    "deferred_statistics",
     "ema_pairs",
     "gather_tokens",
     "interpolate_positions",
