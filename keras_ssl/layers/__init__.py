@@ -10,6 +10,7 @@ from keras_ssl.layers.patches import PatchEmbedding, patchify, unpatchify
 from keras_ssl.layers.positions import bicubic_matrix, interpolate_positions, sincos_positions
 from keras_ssl.layers.prototypes import Prototypes, WeightNormDense
 from keras_ssl.layers.queue import Queue
+from keras_ssl.layers.recompute import recomputed
 from keras_ssl.layers.sinkhorn import sinkhorn_codes
 from keras_ssl.layers.stochastic_depth import stochastic_depth
 from keras_ssl.layers.transformer import TransformerBlock
@@ -34,6 +35,7 @@ __all__ = [
     "num_kept",
     "patchify",
     "random_keep_indices",
+    "recomputed",
     "restore_tokens",
     "sincos_positions",
     "sinkhorn_codes",

@@ -14,8 +14,9 @@ from keras_ssl import random
 from keras_ssl.distribution import global_sum, num_replicas
 from keras_ssl.layers import copy_weights, update_ema
 from keras_ssl.losses import l2_normalize, promote
+from keras_ssl.methods.gradients import embed, loss_and_gradients
 from keras_ssl.methods.inputs import RunInfo
-from keras_ssl.methods.micro_batch import check_divides, embed, loss_and_gradients
+from keras_ssl.methods.micro_batch import check_divides
 from keras_ssl.methods.scaling import clip_gradients
 from keras_ssl.methods.training import Trainer, Views
 from keras_ssl.optimizers import ParameterGroup, SSLOptimizer

@@ -113,10 +113,15 @@ class Run:
             options.views_on == "auto"
             and not tf.config.list_physical_devices("GPU")
             and options.strategy != "tpu"
+            and options.micro_batch is None  # the views of the whole batch would not fit
         )
         with self.strategy.scope():
             self.model = build.build_model(
-                recipe, self.stream, jit=self.jit, steps_per_execution=options.steps_per_execution
+                recipe,
+                self.stream,
+                jit=self.jit,
+                steps_per_execution=options.steps_per_execution,
+                micro_batch=options.micro_batch,
             )
             if recipe.init is not None:
                 initialize(self.model, recipe.init)
@@ -175,7 +180,8 @@ class Run:
         try:
             for line in header.lines(self, restored):
                 self.reporter.line(line)
-            self.journal.write("event", step, event="resume" if restored else "start")
+            event = "resume" if restored else "start"
+            self.journal.write("event", step, event=event, micro_batch=self.options.micro_batch)
             with self._signals():
                 step = self._train(step)
         finally:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from keras_ssl.data import Source
-from keras_ssl.pretraining.recipe import Recipe, SettingError, difference, load_recipe
+from keras_ssl.pretraining.recipe import Recipe, SettingError, decisive, difference, load_recipe
 
 _DRAFT = "recipe.json.writing"
 
@@ -56,7 +56,7 @@ def write_recipe(workdir: Path, recipe: Recipe, source: Source) -> int | None:
 
 
 def _check_same(recipe: Recipe, stored: dict, workdir: Path) -> None:
-    changed = difference(stored, recipe.to_dict())
+    changed = difference(decisive(stored), decisive(recipe.to_dict()))
     before, after = changed.pop("epochs", (0, 0))
     if changed:
         text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())

@@ -1,6 +1,8 @@
 """Trains a small method in float64 on N logical devices and writes what happened; one process for each N.
 
-python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE]
+python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE [MICRO_BATCH]]
+
+MICRO_BATCH is the images of a replica that the networks see at a time; "2twice" embeds them twice whatever the loss.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def main(name: str, replicas: int, out: str, sabotage: str = "") -> None:
+def main(name: str, replicas: int, out: str, sabotage: str = "", micro: str = "") -> None:
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     from keras_ssl import data, distribution, optimizers
@@ -34,7 +36,10 @@ def main(name: str, replicas: int, out: str, sabotage: str = "") -> None:
     steps = 20
     rate = 2.0**-7  # without momentum, (weights before - after) / rate is the gradient
     with strategy.scope():
-        model = rows.build(name, optimizer=optimizers.SGD(rate, momentum=0.0))
+        size = int(micro.removesuffix("twice")) if micro else None
+        model = rows.build(name, optimizer=optimizers.SGD(rate, momentum=0.0), micro_batch=size)
+        if micro.endswith("twice"):
+            model.loss_averages_samples = False
         rows.bind(model, replicas=replicas)
     source = data.open_source(rows.images(4 * rows.BATCH))
     stream = data.SampleStream(source, rows.BATCH, seed=0)

@@ -23,7 +23,7 @@ WORKER = Path(__file__).with_name("replica_worker.py")
 
 
 @functools.cache
-def run(name: str, replicas: int, sabotage: str = "") -> dict[str, np.ndarray]:
+def run(name: str, replicas: int, sabotage: str = "", micro: str = "") -> dict[str, np.ndarray]:
     import os
 
     environment = {
@@ -34,7 +34,7 @@ def run(name: str, replicas: int, sabotage: str = "") -> dict[str, np.ndarray]:
     }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.npz"
-        arguments = [name, str(replicas), str(out)] + ([sabotage] if sabotage else [])
+        arguments = [name, str(replicas), str(out), sabotage, micro]
         done = subprocess.run(
             [sys.executable, str(WORKER), *arguments],
             env=environment,
@@ -95,5 +95,14 @@ def test_sabotage_is_noticed(sabotage):
 @pytest.mark.parametrize("name", ROWS)
 def test_four_replicas_train_like_one(name):
     errors = compare(run(name, 1), run(name, 4))
+    assert errors["gradient"] < 1e-9
+    assert errors["after20"] < 1e-8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", ["2", "2twice"])
+def test_micro_batches_on_two_replicas_train_like_the_whole_batch_on_one(micro):
+    """A network without batch-norm, in one pass and in two."""
+    errors = compare(run("mae", 1), run("mae", 2, micro=micro))
     assert errors["gradient"] < 1e-9
     assert errors["after20"] < 1e-8
