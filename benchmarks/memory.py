@@ -27,9 +27,8 @@ SMALL = {"backbone": "resnet18", "size": 64}
 ROWS = {
     "small": [
         SMALL | {"batch": batch, "micro": micro}
-        for micro in (None, 16, 32)
-        for batch in (64, 128, 256, 512)
-        if micro or batch < 512
+        for micro, batches in ((16, (64, 256, 512)), (32, (64, 256, 512)), (None, (64, 128, 256)))
+        for batch in batches
     ],
     "recompute": [
         {"backbone": backbone, "size": size, "batch": batch, "micro": None, "recompute": recompute}
