@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl.layers.recompute import recomputed
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -29,7 +31,8 @@ class Backbone(keras.Model):
     `(batch, h, w, channels)`, in the compute dtype.
 
     Attributes: `feature_dim`, `image_size` (the size it was built for), `mean`, `std`, `replica_exact` (False
-    if it draws random numbers that depend on more than the sample).
+    if it draws random numbers that depend on more than the sample), `recompute` (whether blocks are computed again
+    in the backward pass; may be set at any time before the step is compiled).
 
     All weights exist after construction; `Class.from_config(backbone.get_config())` is a new network of the
     same form.
@@ -42,6 +45,7 @@ class Backbone(keras.Model):
 
     OUTPUTS: tuple[str, ...] = ("features", "layers")
     replica_exact = True
+    recompute = False
 
     def __init__(
         self,
@@ -81,6 +85,14 @@ class Backbone(keras.Model):
         images = self._checked(images)
         mean, std = (tf.constant(value, images.dtype) for value in (self.mean, self.std))
         return (images - mean) / std
+
+    def _run_block(
+        self, block: keras.layers.Layer, x: tf.Tensor, training: bool | None, **kwargs: Any
+    ) -> tf.Tensor:
+        """Returns `block(x, training, ...)`; in training with `recompute`, what is inside is not kept."""
+        if not (training and self.recompute):
+            return block(x, training=training, **kwargs)
+        return recomputed(lambda x: block(x, training=training, **kwargs), x)
 
     @staticmethod
     def _checked(images: tf.Tensor) -> tf.Tensor:

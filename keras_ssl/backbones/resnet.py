@@ -144,6 +144,8 @@ class ResNet(Backbone):
         zero_init_residual: bool. Whether the last gamma of every block starts at 0: SimCLR, SimSiam, Barlow
             Twins, VICReg, MoCo v3; not MoCo v1, v2. Defaults to `False`.
         synchronized: bool. Whether batch-norm uses the statistics of all replicas. Defaults to `True`.
+        recompute: bool. Whether the backward pass computes each block again instead of keeping what is inside it:
+            less memory, more time, the same numbers. Defaults to `False`.
         image_size, mean, std: see `Backbone`. Defaults to `224` and ImageNet's.
 
     Returns "map" `(batch, h, w, channels)` after the last ReLU and "features", its mean over h and w;
@@ -164,6 +166,7 @@ class ResNet(Backbone):
         stem: str = "imagenet",
         zero_init_residual: bool = False,
         synchronized: bool = True,
+        recompute: bool = False,
         image_size: int = 224,
         **kwargs: Any,
     ) -> None:
@@ -186,7 +189,7 @@ class ResNet(Backbone):
             "zero_init_residual": zero_init_residual,
             "synchronized": synchronized,
         }
-        self.stem = stem
+        self.stem, self.recompute = stem, recompute
         channels = [round(width * count) for count in filters]
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.stem_conv = Convolution(
@@ -241,11 +244,11 @@ class ResNet(Backbone):
         maps = []
         for stage in self.stages:
             for block in stage:
-                x = block(x, training=training)
+                x = self._run_block(block, x, training)
             maps.append(x)
         wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
         result = {"features": tf.cast(tf.reduce_mean(wide, (1, 2)), x.dtype), "map": x}
         return {**result, "layers": tuple(maps)} if output == "layers" else result
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.settings}
+        return {**super().get_config(), **self.settings, "recompute": self.recompute}

@@ -46,6 +46,8 @@ class ViT(Backbone):
             starts with standard deviation 0.02, MoCo v3's with 1e-6. Defaults to `"normal"`.
         freeze_patch_embedding: bool. Whether the patch projection keeps its random start values (MoCo v3).
             Defaults to `False`.
+        recompute: bool. Whether the backward pass computes each block again instead of keeping what is inside it:
+            less memory, more time, the same numbers. Defaults to `False`.
         image_size, mean, std: see `Backbone`. Defaults to `224` and ImageNet's.
 
     Attributes: `patch_size`, `grid` (rows, columns at `image_size`).
@@ -79,6 +81,7 @@ class ViT(Backbone):
         layer_scale: float | None = None,
         initialization: str = "normal",
         freeze_patch_embedding: bool = False,
+        recompute: bool = False,
         image_size: int = 224,
         **kwargs: Any,
     ) -> None:
@@ -101,6 +104,7 @@ class ViT(Backbone):
             "freeze_patch_embedding": freeze_patch_embedding,
         }
         self._check_settings()
+        self.recompute = recompute
         self.feature_dim = width
         self.patch_size = patch_size
         self.grid = (image_size // patch_size,) * 2
@@ -198,11 +202,12 @@ class ViT(Backbone):
         x = self.embed(x, keep=keep, mask=mask)
         layers, attention = [], None
         for block in self.blocks[:-1]:
-            x = block(x, training=training, keys=keys)
+            x = self._run_block(block, x, training, keys=keys)
             layers.append(x)
-        x = self.blocks[-1](x, training=training, keys=keys, return_attention=output == "attention")
         if output == "attention":
-            x, attention = x
+            x, attention = self.blocks[-1](x, training=training, keys=keys, return_attention=True)
+        else:
+            x = self._run_block(self.blocks[-1], x, training, keys=keys)
         x = self.norm(x)
         first = int(self.class_token is not None)
         features = (
@@ -246,4 +251,4 @@ class ViT(Backbone):
         return tf.concat([tf.repeat(token, tf.shape(tokens)[0], axis=0), tokens], axis=1)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.settings}
+        return {**super().get_config(), **self.settings, "recompute": self.recompute}

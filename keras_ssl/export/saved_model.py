@@ -90,7 +90,7 @@ def read_metadata(directory: str | Path) -> dict[str, Any]:
 
 
 def float32_copy(encoder: keras.Model) -> keras.Model:
-    """Returns the same network in float32, with the weights of this one, all of them trainable.
+    """Returns the same network in float32, with the weights of this one, all of them trainable, none recomputed.
 
     Args:
         encoder: Keras model that can be rebuilt from its config.
@@ -113,6 +113,8 @@ def float32_copy(encoder: keras.Model) -> keras.Model:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
     copy.trainable = True
+    if getattr(copy, "recompute", False):
+        copy.recompute = False
     return copy
 
 

@@ -1,6 +1,6 @@
 """Layers: heads, parts of backbones, and the state of methods."""
 
-from keras_ssl.layers.batch_norm import BatchNormalization
+from keras_ssl.layers.batch_norm import BatchNormalization, deferred_statistics
 from keras_ssl.layers.center import Center
 from keras_ssl.layers.ema import clone_frozen, copy_weights, ema_pairs, update_ema
 from keras_ssl.layers.mae_decoder import MAEDecoder
@@ -10,6 +10,7 @@ from keras_ssl.layers.patches import PatchEmbedding, patchify, unpatchify
 from keras_ssl.layers.positions import bicubic_matrix, interpolate_positions, sincos_positions
 from keras_ssl.layers.prototypes import Prototypes, WeightNormDense
 from keras_ssl.layers.queue import Queue
+from keras_ssl.layers.recompute import recomputed
 from keras_ssl.layers.sinkhorn import sinkhorn_codes
 from keras_ssl.layers.stochastic_depth import stochastic_depth
 from keras_ssl.layers.transformer import TransformerBlock
@@ -27,12 +28,14 @@ __all__ = [
     "bicubic_matrix",
     "clone_frozen",
     "copy_weights",
+    "deferred_statistics",
     "ema_pairs",
     "gather_tokens",
     "interpolate_positions",
     "num_kept",
     "patchify",
     "random_keep_indices",
+    "recomputed",
     "restore_tokens",
     "sincos_positions",
     "sinkhorn_codes",

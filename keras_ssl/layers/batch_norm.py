@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_ssl.distribution.collectives import global_mean, num_replicas
+
+_deferred = threading.local()  # each replica of a mirrored step is traced in a thread of its own
+
+
+@contextlib.contextmanager
+def deferred_statistics() -> Iterator[list[tuple[BatchNormalization, tf.Tensor, tf.Tensor]]]:
+    """Collects batch statistics inside, instead of moving the running ones.
+
+    For code that runs a layer more than once in a step or inside a loop: hand what was collected to `follow`,
+    once for each call of a layer, or drop it.
+
+    Yields:
+        list of (layer, mean, unbiased variance) in the order of the calls, filled while the context is open.
+    """
+    outer = getattr(_deferred, "records", None)
+    _deferred.records = records = []
+    try:
+        yield records
+    finally:
+        _deferred.records = outer
 
 
 @keras.saving.register_keras_serializable(package="keras_ssl")
@@ -121,11 +144,24 @@ class BatchNormalization(keras.layers.Layer):
             outputs = self._affine(centered, variance)
             count = tf.size(x) // x.shape[-1] * (num_replicas() if together else 1)
             variance = variance * tf.cast(count / tf.maximum(count - 1, 1), variance.dtype)
-        if not together:
+        self.follow(mean, variance)
+        return outputs
+
+    def follow(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Moves the running statistics one step towards those of a batch; inside `deferred_statistics`, notes them.
+
+        Args:
+            mean: `(channels,)`. Of this replica, or of all if the layer is synchronized.
+            variance: `(channels,)`. Likewise, the unbiased estimate.
+        """
+        records = getattr(_deferred, "records", None)
+        if records is not None:
+            records.append((self, tf.stop_gradient(mean), tf.stop_gradient(variance)))
+            return
+        if not self.synchronized:
             mean, variance = global_mean(mean), global_mean(variance)
         self._move(self.moving_mean, mean)
         self._move(self.moving_variance, variance)
-        return outputs
 
     def _move(self, variable: keras.Variable, value: tf.Tensor) -> None:
         old = self._value(variable)

@@ -14,7 +14,9 @@ from keras_ssl import random
 from keras_ssl.distribution import global_sum, num_replicas
 from keras_ssl.layers import copy_weights, update_ema
 from keras_ssl.losses import l2_normalize, promote
+from keras_ssl.methods.gradients import embed, loss_and_gradients
 from keras_ssl.methods.inputs import RunInfo
+from keras_ssl.methods.micro_batch import check_divides
 from keras_ssl.methods.scaling import clip_gradients
 from keras_ssl.methods.training import Trainer, Views
 from keras_ssl.optimizers import ParameterGroup, SSLOptimizer
@@ -41,6 +43,9 @@ class SSLModel(Trainer):
     """
 
     exported = "student"
+    # Whether the loss, and every entry of its `aux`, is a mean over the samples, each of which gives the same whatever
+    # the others are, without a collective. Micro-batches then need one pass instead of two. False is always right.
+    loss_averages_samples = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SSLModel:
         """Notes what the method was made with, so that no method has to list its arguments twice."""
@@ -135,7 +140,10 @@ class SSLModel(Trainer):
     ) -> Aux:
         """Takes one optimizer step on the loss over the global batch.
 
-        The gradient is summed over the replicas first; clipping and the check for overflow act on the sum.
+        The gradient is summed over the replicas first; clipping and the check for overflow act on the sum. With
+        `micro_batch` the networks see that many images at a time: embeddings in pieces, loss once on all of them,
+        gradients back in pieces. Then batch-norm is over each micro-batch, and its running statistics follow the mean
+        over the micro-batches.
 
         Args:
             views: dict from `make_views`.
@@ -150,20 +158,7 @@ class SSLModel(Trainer):
         loss = loss or self.loss
         optimizer = optimizer or self.optimizer
         variables = self.trainable_variables if variables is None else variables
-        with tf.GradientTape() as tape:
-            value, aux = loss(self.embed(views, training=True), views)
-            total = value + sum(tf.cast(term, value.dtype) for term in self.losses)
-            objective = total / num_replicas()
-            if self.loss_scale is not None:
-                objective = self.loss_scale.scale(objective)
-        gradients = [
-            tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
-            for gradient, variable in zip(
-                tape.gradient(objective, [variable.value for variable in variables]),
-                variables,
-                strict=True,
-            )
-        ]
+        value, aux, gradients = loss_and_gradients(self, self.in_pieces(views), loss, variables)
         gradients = [global_sum(gradient) for gradient in gradients]
         if self.loss_scale is not None:
             gradients = self.loss_scale.unscale(gradients)
@@ -191,6 +186,8 @@ class SSLModel(Trainer):
 
     def bind(self, run: RunInfo) -> None:
         """Tells the method about its run; once, under the strategy's scope, before the first step."""
+        if self.micro_batch is not None:
+            check_divides(self.micro_batch, run.global_batch // run.replicas)
         self.run = run
         self.on_bind(run)
         if self.compiled:
@@ -205,7 +202,7 @@ class SSLModel(Trainer):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns the loss of a batch in inference mode; changes nothing."""
         views = self.make_views(data)
-        value, aux = self.loss(self.embed(views, training=False), views)
+        value, aux = self.loss(embed(self, self.in_pieces(views), training=False), views)
         scalars = {**aux, "loss": value}.items()
         return {name: promote(scalar) for name, scalar in scalars if scalar.shape.rank == 0}
 

@@ -52,6 +52,7 @@ class BYOL(SSLModel):
 
     view_spec = {"global": 2}
     recipes = {"large": "byol", "small": "byol_cifar"}
+    loss_averages_samples = True
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class DINO(SSLModel):
 
     view_spec = {"global": 2, "local": None}
     recipes = {"large": "dino", "small": "dino_cifar"}
+    loss_averages_samples = True
     exported = "teacher"
 
     def __init__(
@@ -168,14 +169,14 @@ class DINO(SSLModel):
             "teacher_entropy": entropy,
             "teacher_student_kl": tf.stop_gradient(loss) - entropy,
             "embedding_std": embedding_std(embeddings["z"][:, 0]),
-            "teacher_mean": global_mean(tf.reduce_mean(teacher, [0, 1])),
+            "teacher_mean": tf.reduce_mean(teacher, [0, 1]),
         }
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         views = self.make_views(data)
         aux = self.gradient_step(views)
         self.update_teacher()
-        self.center.update(aux["teacher_mean"])
+        self.center.update(global_mean(aux["teacher_mean"]))
         return self.report(aux)
 
     def trivial_loss(self) -> dict[str, float]:

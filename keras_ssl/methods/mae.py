@@ -49,6 +49,7 @@ class MAE(SSLModel):
 
     view_spec = {"global": 1}
     recipes = {"large": "mae", "small": "mae_cifar"}
+    loss_averages_samples = True
 
     def __init__(
         self,

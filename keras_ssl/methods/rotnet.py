@@ -49,6 +49,7 @@ class RotNet(SSLModel):
 
     view_spec = {"rotations": NUM_ROTATIONS}
     recipes = {"large": "rotnet", "small": "rotnet_cifar"}
+    loss_averages_samples = True
 
     def __init__(self, backbone: keras.Model, *, name: str | None = None):
         super().__init__(backbone, name=name)

@@ -12,9 +12,10 @@ from keras_ssl import random
 from keras_ssl import views as view_recipes
 from keras_ssl.distribution import replica_id
 from keras_ssl.methods.inputs import RunInfo, as_dataset
+from keras_ssl.methods.micro_batch import PiecewiseViews, check_model
 from keras_ssl.methods.scaling import LossScale
 
-Views = dict[str, tf.Tensor]
+Views = Mapping[str, tf.Tensor]
 
 
 class Trainer(keras.Model):
@@ -42,6 +43,7 @@ class Trainer(keras.Model):
         self.seed = 0
         self.loss_scale: LossScale | None = None
         self.clip_norm, self.clip_mode = None, "global"
+        self.micro_batch: int | None = None
         self.built = True  # a method makes all its weights in `__init__` and `bind`
 
     def compile(
@@ -54,6 +56,7 @@ class Trainer(keras.Model):
         clip_mode: str = "global",
         jit_compile: bool = False,
         steps_per_execution: int = 1,
+        micro_batch: int | None = None,
     ) -> Trainer:
         """Sets how to train.
 
@@ -69,12 +72,16 @@ class Trainer(keras.Model):
             jit_compile: bool. XLA around the step of each replica. Defaults to `False`.
             steps_per_execution: int. Steps in one call of the train function; must divide the steps of an epoch.
                 Defaults to `1`.
+            micro_batch: int. Images of a replica that the networks see at a time; must divide the replica's batch.
+                Less memory, more time, the same loss over the whole batch; batch-norm is over each micro-batch.
+                None: all at once. Defaults to `None`.
 
         Returns:
             The model itself, so that `SimCLR(...).compile(...).fit(...)` reads.
 
         Raises:
-            ValueError: If the views do not fit the method, or XLA is asked on several CPU replicas.
+            ValueError: If the views do not fit the method, XLA is asked on several CPU replicas, or `micro_batch`
+                does not fit the model.
         """
         if clip_mode not in ("global", "tensor"):
             raise ValueError(
@@ -89,6 +96,9 @@ class Trainer(keras.Model):
             raise ValueError(
                 "Expected jit_compile=False with several CPU replicas: XLA cannot compile their collectives."
             )
+        if micro_batch is not None:
+            check_model(self, micro_batch)
+        self.micro_batch = micro_batch
         with strategy.scope():
             if views is None:
                 size = self.backbone.image_size
@@ -195,12 +205,34 @@ class Trainer(keras.Model):
         return logs
 
     def make_views(self, data: Any) -> Views:
-        """Returns the groups of views of a batch, plus `keys` uint32 `(batch, 2)`."""
+        """Returns the groups of views of a batch, plus `keys` uint32 `(batch, 2)`.
+
+        With `micro_batch` nothing is made yet: `gradient_step` makes the views of one micro-batch at a time, and
+        reading them here makes those of the whole batch.
+        """
         batch = self._as_batch(data)
         if "views" in batch:
             return batch["views"]
-        keys = random.sample_keys(self.seed, batch["position"])
-        return self.view_engine(batch["inputs"]["image"], keys, batch.get("aspect"))
+        sources = {
+            "keys": random.sample_keys(self.seed, batch["position"]),
+            "image": batch["inputs"]["image"],
+        }
+        if batch.get("aspect") is not None:
+            sources["aspect"] = batch["aspect"]
+
+        def make(sources: dict[str, tf.Tensor]) -> Views:
+            return self.view_engine(sources["image"], sources["keys"], sources.get("aspect"))
+
+        if self.micro_batch is None:
+            return make(sources)
+        return PiecewiseViews(sources, make, self.micro_batch)
+
+    def in_pieces(self, views: Views) -> Views:
+        """Returns views that can be had by micro-batches, where the model was compiled with those."""
+        if self.micro_batch is None or isinstance(views, PiecewiseViews):
+            return views
+        groups = tuple(self.view_spec)
+        return PiecewiseViews(dict(views), dict, self.micro_batch, view_major=groups)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing to build: all weights exist after `__init__` and `bind`."""

@@ -56,7 +56,7 @@ class BadBatches:
             self._judge(*self._waiting.popleft())
 
     def _judge(self, step: int, logs: dict[str, tf.Tensor]) -> None:
-        executions = self.run.options.steps_per_execution
+        executions = self.run.compute.steps_per_execution
         count = round(float(logs["skipped"]))
         if not count or is_normal(logs):
             self.in_a_row = 0
@@ -67,7 +67,7 @@ class BadBatches:
             self._stop(step, logs)
 
     def _write(self, step: int, logs: dict[str, tf.Tensor]) -> None:
-        run, steps = self.run, range(step - self.run.options.steps_per_execution + 1, step + 1)
+        run, steps = self.run, range(step - self.run.compute.steps_per_execution + 1, step + 1)
         values = {name: float(logs[name]) for name in ("loss", "gradient_norm")}
         run.journal.write("event", step, event="skipped", **values)
         named = f"step {step}" if len(steps) == 1 else f"a step of {steps[0]} to {step}"

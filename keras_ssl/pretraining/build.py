@@ -157,7 +157,12 @@ def build_views(recipe: Recipe) -> views.ViewRecipe:
 
 
 def build_model(
-    recipe: Recipe, stream: SampleStream, *, jit: bool, steps_per_execution: int
+    recipe: Recipe,
+    stream: SampleStream,
+    *,
+    jit: bool,
+    steps_per_execution: int,
+    micro_batch: int | None = None,
 ) -> SSLModel:
     """Returns the method, compiled and bound to the run. Call it in the strategy's scope."""
     backbone = backbones.build(
@@ -172,6 +177,7 @@ def build_model(
         clip_mode=recipe.clip_mode,
         jit_compile=jit,
         steps_per_execution=steps_per_execution,
+        micro_batch=micro_batch,
     )
     model.bind(
         RunInfo(

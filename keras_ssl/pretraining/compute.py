@@ -65,7 +65,8 @@ def choose(options: RunOptions, *, device: str, steps_per_epoch: int) -> Compute
         device=device,
         jit=options.jit == "on" or (options.jit == "auto" and device == "gpu"),
         views_on_host=options.views_on == "host"
-        or (options.views_on == "auto" and device == "cpu"),
+        # with micro-batches the views of the whole batch would not fit
+        or (options.views_on == "auto" and device == "cpu" and options.micro_batch is None),
         steps_per_execution=steps,
     )
 

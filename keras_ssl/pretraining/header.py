@@ -43,6 +43,10 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
         f"{recipe.optimizer}, peak learning rate {_peak(run):.4g}, seed {recipe.seed}",
         f"folder    {run.workdir or 'none: a dry run'}",
     ]
+    if run.options.micro_batch is not None:
+        text.append(
+            f"memory    micro-batches of {run.options.micro_batch} images; batch-norm, if any, is over each of them"
+        )
     if not getattr(model.backbone, "replica_exact", True) and run.replicas > 1:
         text.append(
             "note      this backbone brings its own dropout or batch-norm: not replica-exact"

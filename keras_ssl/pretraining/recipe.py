@@ -92,14 +92,14 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def identity(self) -> str:
-        """Returns a short hash of all settings but the number of epochs, which may be extended."""
-        settings = {**self.to_dict(), "epochs": None}
+        """Returns a short hash of all settings that decide the result so far: the number of epochs may be extended."""
+        settings = {**decisive(self.to_dict()), "epochs": None}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """The options that do not change the result: where and on what the run happens, and what is shown of it.
+    """The options that may change when a run is resumed: where and on what it happens, what is shown of it.
 
     Attributes:
         workdir: str. Folder of the run; the same command on the same folder resumes.
@@ -110,6 +110,8 @@ class RunOptions:
         input_service: str. Dispatcher HOST:PORT of input hosts that read the images; see `keras-ssl input-service`.
             Order and exactly-once are then not promised.
         steps_per_execution: int. Steps in one call of the train function; one if not given, on a TPU up to 32.
+        micro_batch: int. Images of a replica that the networks see at a time, to need less memory; batch-norm is
+            then over each micro-batch, the one option here that changes numbers. All at once if not given.
         probe_data: str. Other data for the monitor, in any form that `data` takes; the training data if not given.
         probe_limit: int. Images that the monitor looks at.
         monitor_every: int. Epochs between looks of the monitor; about ten looks in a run if not given; 0 for never.
@@ -126,6 +128,7 @@ class RunOptions:
     views_on: str = "auto"
     input_service: str | None = None
     steps_per_execution: int | None = None
+    micro_batch: int | None = None
     probe_data: str | None = None
     probe_limit: int = 2000
     monitor_every: int | None = None
@@ -260,7 +263,7 @@ def check(recipe: Recipe, options: RunOptions) -> None:
     """
     positive = ("image_size", "epochs", "batch_size", "learning_rate", "clip_norm")
     values = {name: getattr(recipe, name) for name in positive}
-    values["steps_per_execution"] = options.steps_per_execution
+    values |= {name: getattr(options, name) for name in ("steps_per_execution", "micro_batch")}
     for name, value in values.items():
         if value is not None and not value > 0:
             raise SettingError(f"Expected {name} above 0. Received: {name}={value}.")
@@ -296,6 +299,12 @@ def check(recipe: Recipe, options: RunOptions) -> None:
             "Expected no --jit with --strategy tpu, where the TPU compiles the whole step itself. "
             f"Received: {options.jit}."
         )
+
+
+def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stored recipe without `backbone_recompute`, which trades time for memory and changes no number."""
+    own = {k: v for k, v in settings["backbone_settings"].items() if k != "recompute"}
+    return {**settings, "backbone_settings": own}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -106,9 +106,8 @@ class Run:
         combinations.check(recipe, options, self.replicas)
         self.workers = Workers(self.strategy, self.cluster)
         self.chief = self.workers.chief
-        self.workers.check_same(
-            "settings", str((recipe, options.steps_per_execution, options.dry_run))
-        )
+        decisive = (recipe, options.steps_per_execution, options.micro_batch, options.dry_run)
+        self.workers.check_same("settings", str(decisive))
         if self.chief and self.workdir is not None:
             workdir.check_unlocked(self.workdir)
         keras.utils.set_random_seed(recipe.seed)
@@ -125,6 +124,7 @@ class Run:
                 self.stream,
                 jit=self.compute.jit,
                 steps_per_execution=self.compute.steps_per_execution,
+                micro_batch=options.micro_batch,
             )
             if recipe.init is not None:
                 initialize(self.model, recipe.init)

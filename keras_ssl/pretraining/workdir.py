@@ -13,7 +13,7 @@ from typing import TextIO
 
 from keras_ssl.data import Source
 from keras_ssl.pretraining.errors import writing
-from keras_ssl.pretraining.recipe import Recipe, SettingError, difference, load_recipe
+from keras_ssl.pretraining.recipe import Recipe, SettingError, decisive, difference, load_recipe
 
 _DRAFT, _LOCK = "recipe.json.writing", ".lock"
 
@@ -107,7 +107,7 @@ def _lock(file: TextIO, kind: int, workdir: Path) -> None:
 
 
 def _check_same(recipe: Recipe, stored: dict, workdir: Path) -> None:
-    changed = difference(stored, recipe.to_dict())
+    changed = difference(decisive(stored), decisive(recipe.to_dict()))
     before, after = changed.pop("epochs", (0, 0))
     if changed:
         text = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())

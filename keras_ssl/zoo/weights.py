@@ -43,9 +43,9 @@ def load(name: str, weights: bool = True) -> keras.Model:
 def describe_encoder(encoder: keras.Model) -> dict[str, Any]:
     """Returns the encoder's registered class and config as plain JSON values.
 
-    Left out: the dtype policy, which is the user's choice, and whether it was frozen, as a teacher is.
+    Left out: what is the user's choice, the dtype policy and `recompute`, and whether it was frozen, as a teacher is.
     """
-    left_out = ("dtype", "trainable")
+    left_out = ("dtype", "recompute", "trainable")
     config = {key: value for key, value in encoder.get_config().items() if key not in left_out}
     try:
         plain = json.loads(json.dumps(config))

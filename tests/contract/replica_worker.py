@@ -1,6 +1,8 @@
 """Trains a small method in float64 on N logical devices and writes what happened; one process for each N.
 
-python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE] [STEPS_PER_EXECUTION]
+python replica_worker.py METHOD REPLICAS OUT.npz [SABOTAGE [STEPS_PER_EXECUTION [MICRO_BATCH]]]
+
+MICRO_BATCH is the images of a replica that the networks see at a time; "2twice" embeds them twice whatever the loss.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ STEPS = 20
 RATE = 2.0**-7  # without momentum, (weights before - after) / rate is the gradient
 
 
-def main(name: str, replicas: int, out: str, sabotage: str = "", executions: int = 1) -> None:
+def main(
+    name: str, replicas: int, out: str, sabotage: str = "", executions: int = 1, micro: str = ""
+) -> None:
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     from keras_ssl import data, distribution, optimizers
@@ -26,7 +30,12 @@ def main(name: str, replicas: int, out: str, sabotage: str = "", executions: int
     strategy = distribution.create_strategy(name_of, replicas=replicas if replicas > 1 else None)
     with strategy.scope():
         optimizer = optimizers.SGD(RATE, momentum=0.0)
-        model = rows.build(name, optimizer=optimizer, steps_per_execution=executions)
+        size = int(micro.removesuffix("twice")) if micro else None
+        model = rows.build(
+            name, optimizer=optimizer, steps_per_execution=executions, micro_batch=size
+        )
+        if micro.endswith("twice"):
+            model.loss_averages_samples = False
         rows.bind(model, replicas=replicas)
     source = data.open_source(rows.images(4 * rows.BATCH))
     stream = data.SampleStream(source, rows.BATCH, seed=0)
@@ -80,4 +89,8 @@ def copies_equal(strategy: tf.distribute.Strategy, variable: keras.Variable) -> 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], *sys.argv[4:5], *map(int, sys.argv[5:]))
+    method, count, path, broken, steps, pieces = [
+        *sys.argv[1:],
+        *["", "1", ""][len(sys.argv) - 4 :],
+    ]
+    main(method, int(count), path, broken, int(steps), pieces)

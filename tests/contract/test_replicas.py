@@ -36,7 +36,9 @@ COUNTS = (2, pytest.param(4, marks=pytest.mark.slow))
 
 
 @functools.cache
-def run(name: str, replicas: int, sabotage: str = "", executions: int = 1) -> dict[str, np.ndarray]:
+def run(
+    name: str, replicas: int, sabotage: str = "", executions: int = 1, micro: str = ""
+) -> dict[str, np.ndarray]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(WORKER.parents[2]),
@@ -45,7 +47,7 @@ def run(name: str, replicas: int, sabotage: str = "", executions: int = 1) -> di
     }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.npz"
-        arguments = [name, str(replicas), str(out), sabotage, str(executions)]
+        arguments = [name, str(replicas), str(out), sabotage, str(executions), micro]
         done = subprocess.run(
             [sys.executable, str(WORKER), *arguments],
             env=environment,
@@ -120,3 +122,12 @@ def test_executions_of_four_steps_change_nothing(count):
     np.testing.assert_allclose(four["losses"], single["losses"][3::4], rtol=0, atol=1e-9)
     error = worst(single, four, "after20/")
     assert error == 0.0 if count == 1 else error < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", ["2", "2twice"])
+def test_micro_batches_on_two_replicas_train_like_the_whole_batch_on_one(micro):
+    """A network without batch-norm, in one pass and in two."""
+    errors = compare(run("mae", 1), run("mae", 2, micro=micro))
+    assert errors["gradient"] < 1e-9
+    assert errors["after20"] < 1e-8

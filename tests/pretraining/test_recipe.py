@@ -137,6 +137,7 @@ WRONG = [
     ({"method": "simclr", "clip_norm": 0.0}, "clip_norm above 0"),
     ({"method": "rotnet", "warmup_epochs": 5.0}, "no warmup_epochs.*milestones.*warmup_epochs=5"),
     ({"method": "simclr", "steps_per_execution": 0}, "steps_per_execution above 0"),
+    ({"method": "simclr", "micro_batch": 0}, "micro_batch above 0. Received: micro_batch=0"),
     ({"method": "simclr", "precision": "float8"}, "precision to be one of float32.*'float8'"),
     ({"method": "simclr", "jit": "yes"}, "jit to be one of"),
     ({"method": "simclr", "views_on": "gpu"}, "views_on to be one of"),

@@ -234,6 +234,8 @@ def test_wrong_combinations_are_refused(tmp_path):
     workdir = str(tmp_path / "run")
     with pytest.raises(SettingError, match="steps-per-execution to divide the steps of an epoch"):
         built(steps_per_execution=3, workdir=workdir)
+    with pytest.raises(ValueError, match="divide the 16 images that a replica has.*micro_batch=5"):
+        built(micro_batch=5, workdir=workdir)
     (tmp_path / "file").write_text("mine")
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(SettingError, match="empty or new --workdir"):
@@ -242,6 +244,29 @@ def test_wrong_combinations_are_refused(tmp_path):
     (tmp_path / "begun" / "recipe.json.writing").write_text("{")  # killed at the very beginning
     assert built(workdir=str(tmp_path / "begun")).total_steps == 8
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_out_of_memory_goes_on_in_micro_batches_and_recomputes(tmp_path, capsys):
+    """Neither is part of the recipe's identity: the same workdir, one more epoch."""
+    settings = {**SETTINGS, "monitor_every": 0, "workdir": tmp_path / "run", "data": digits()[0]}
+    keras_ssl.pretrain(**{**settings, "epochs": 1})
+    capsys.readouterr()
+    result = keras_ssl.pretrain(**settings, micro_batch=8, backbone_recompute=True)
+    assert "memory    micro-batches of 8 images" in capsys.readouterr().out
+    assert result.step == 8 and result.model.micro_batch == 8 and result.model.backbone.recompute
+    events = lines(settings["workdir"], "event")
+    assert [(event["event"], event["micro_batch"]) for event in events] == [
+        ("start", None),
+        ("resume", 8),
+    ]
+    assert all(np.isfinite(line["loss"]) for line in lines(settings["workdir"], "train"))
+
+
+def test_micro_batches_have_their_views_made_in_the_step(tmp_path):
+    assert built(workdir=str(tmp_path / "run")).views_on_host
+    run = built(workdir=str(tmp_path / "run"), micro_batch=8)
+    assert not run.views_on_host and run.model.micro_batch == 8
 
 
 def test_evaluation_of_a_run_on_arrays_asks_for_data(whole):
