@@ -67,6 +67,32 @@ def decode(data: bytes | str | Path, canvas: tuple[int, int]) -> tuple[np.ndarra
     return np.asarray(rgb), shape_change(original, canvas)
 
 
+def shrink(data: bytes, side: int, quality: int) -> bytes:
+    """Returns a smaller JPEG of a picture, upright; or the same bytes if it is small already.
+
+    Args:
+        data: bytes of an image file.
+        side: int. Shorter side in pixels of the result; a shorter side up to that is left alone.
+        quality: int in [1, 95]. Of the JPEG.
+
+    Raises:
+        Exception: whatever Pillow raises for a picture that it cannot read completely.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if min(image.size) <= side:
+            return data
+        ratio = side / min(image.size)
+        target = tuple(max(side, round(length * ratio)) for length in image.size)
+        orientation, original = _orientation(image), image.size
+        drafted = image.draft(None, target)
+        rgb = _resize(_to_rgb(image), target, drafted[1] if drafted else (0, 0, *original))
+    if orientation in _TURN:
+        rgb = rgb.transpose(_TURN[orientation])
+    file = io.BytesIO()
+    rgb.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def read_header(data: bytes | str | Path) -> tuple[tuple[int, int], str]:
     """Returns `(width, height)` as shown and the format's name, without decoding pixels."""
     with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:

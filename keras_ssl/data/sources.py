@@ -10,8 +10,8 @@ import numpy as np
 from keras_ssl.data.arrays import ArraySource, load_digits, load_npz
 from keras_ssl.data.base import DataError, Source
 from keras_ssl.data.examples import open_tfrecords
-from keras_ssl.data.folder import FolderSource
 from keras_ssl.data.parquet import ParquetSource
+from keras_ssl.data.prepared import open_folder, read_manifest
 from keras_ssl.data.shards import kind_of
 from keras_ssl.data.tar import TarSource
 from keras_ssl.data.tfds import open_tfds
@@ -96,9 +96,9 @@ def open_source(
     if npz and not Path(text).is_dir():
         return load_npz(npz["path"], npz["split"], canvas=canvas)
     packed = _PACKED.fullmatch(text)
-    if packed is None and (kind := kind_of(text)):
+    if packed is None and read_manifest(Path(text)) is None and (kind := kind_of(text)):
         packed = _PACKED.fullmatch(f"{kind}:{text}")
-    return _open_packed(packed, cache_dir, settings) if packed else FolderSource(text, **settings)
+    return _open_packed(packed, cache_dir, settings) if packed else open_folder(text, **settings)
 
 
 def _open_packed(spec: re.Match, cache_dir: str | Path | None, settings: dict) -> Source:
