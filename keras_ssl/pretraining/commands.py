@@ -162,6 +162,6 @@ def prepare(
     size_mb = sum(path.stat().st_size for path in cache.glob("*.tar")) / 1e6
     print(
         f"{written:,} pictures written; {cache} holds {source.num_samples:,} ({size_mb:,.0f} MB). "
-        f"--data {folder if noted else cache} uses it."
+        f"--data {folder if noted else cache} uses it up to a canvas of {size} pixels."
     )
     return 0

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_ssl.data import DataError, SampleStream, open_source
+from keras_ssl.data import DataError, SampleStream, open_source, prepare
 from keras_ssl.data import tar as tar_file
 from keras_ssl.data import tfrecord as tfrecord_file
 
@@ -230,6 +230,19 @@ def test_stream_shows_all_of_them(kind, tmp_path):
     assert sorted(ids) == list(range(COUNT))
     np.testing.assert_array_equal(element["inputs"]["image"], PIXELS[ids])
     np.testing.assert_array_equal(element["labels"], LABELS[ids])
+
+
+@KINDS
+def test_prepared_copies_have_the_same_numbers_and_labels(kind, tmp_path):
+    WRITERS[kind](tmp_path / "set", damage=True)
+    source = open_source(f"{kind}:{tmp_path}/set")
+    prepare(source, tmp_path / "cache", size=8)  # none is larger: copied as they are
+    cache = open_source(tmp_path / "cache")
+    np.testing.assert_array_equal(cache.labels, LABELS)
+    assert cache.class_names == source.class_names and cache.canvas == source.canvas
+    for a, b in zip(*(s.read_batch(np.arange(COUNT)) for s in (source, cache)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert source.num_broken == cache.num_broken == 1
 
 
 def test_missing_files_say_what_to_give(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_ssl import cli
 from keras_ssl.data import (
     DataError,
     FolderSource,
@@ -185,6 +186,19 @@ def test_wrong_settings_and_folders_are_refused(folder, tmp_path):
         prepare(source, cache, size=0)
 
 
+def test_command_says_what_it_did_and_what_to_do_next(folder, capsys):
+    assert cli.main(["prepare", str(folder), "--size", "128", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    place = folder / prepared.CACHE_NAME
+    assert "data      12 images in 3 classes, " in out
+    assert "12 of 12 images, " in out and " images/s, 0s left" in out
+    assert f"12 pictures written; {place} holds 12 (0 MB)." in out
+    assert f"--data {folder} uses it up to a canvas of 128 pixels." in out
+    assert isinstance(open_source(folder, view_size=64), PreparedSource)
+    assert cli.main(["prepare", str(folder), "--size", "128"]) == 0
+    assert "0 pictures written" in capsys.readouterr().out
+
+
 def command(env, *arguments):
     start = [sys.executable, "-m", "keras_ssl.cli", "prepare", *map(str, arguments)]
     return subprocess.Popen(
@@ -214,7 +228,11 @@ def test_command_killed_half_way_goes_on(tmp_path, subprocess_env):
     assert second.returncode == 0, error
     written = 1200 - 500 * len(there)
     assert f"{written:,} pictures written; {cache} holds 1,200" in out
-    assert "images/s" in out and " left" in out and f"--data {root} uses it" in out
+    assert (
+        "images/s" in out
+        and " left" in out
+        and f"--data {root} uses it up to a canvas of 256 pixels." in out
+    )
     assert all((cache / name).stat().st_mtime_ns == mtime for name, mtime in there.items())
-    assert isinstance(open_source(root), PreparedSource)
+    assert isinstance(open_source(root, view_size=96), PreparedSource)
     assert Path(root / prepared.CACHE_NAME).read_text() == f"{cache}\n"
