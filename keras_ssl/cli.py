@@ -214,7 +214,7 @@ def _pretrain(flags: argparse.Namespace) -> int:
     return 128 + result.stopped if result.stopped else 0
 
 
-# evaluate, export, zoo, doctor, replay -------------------------------------------------------------------------------
+# evaluate, export, prepare, zoo ------------------------------------------------------------------------------
 
 
 def _fill_evaluate(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -251,6 +251,21 @@ def _export(flags: argparse.Namespace) -> int:
     from keras_ssl.pretraining.commands import export
 
     return export(**vars(flags))
+
+
+def _fill_prepare(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("data", help="folder of pictures, or what else --data of pretrain takes")
+    parser.add_argument("--to", metavar="DIR", help="folder of the copies [.keras_ssl-cache in it]")
+    parser.add_argument("--size", type=int, default=512, help="their shorter side, pixels [512]")
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality, 1 to 95 [90]")
+    parser.add_argument("--threads", type=int, help="pictures at a time [one for each processor]")
+
+
+def _prepare(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
+    from keras_ssl.pretraining.commands import prepare
+
+    return prepare(**vars(flags))
 
 
 def _fill_zoo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -330,6 +345,7 @@ COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "pretrain": ("pre-train an encoder on images without labels", _fill_pretrain, _pretrain),
     "evaluate": ("k-NN and linear probe of an encoder", _fill_evaluate, _evaluate),
     "export": ("write an encoder as SavedModel", _fill_export, _export),
+    "prepare": ("write small copies of large pictures once", _fill_prepare, _prepare),
     "zoo": ("list the published encoders, show a card", _fill_zoo, _zoo),
     "input-service": ("make batches on other hosts", _fill_input_service, _input_service),
     "doctor": ("check this machine: versions, devices, precisions", _fill_doctor, _doctor),

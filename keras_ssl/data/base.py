@@ -23,7 +23,7 @@ class Source(abc.ABC):
     Attributes:
         num_samples: int. Number of records; they are numbered from 0.
         canvas: tuple `(height, width)` in pixels that every image is resized to.
-        class_names: tuple of str, or None without labels.
+        class_names: tuple of str, empty if labels have no names, or None without labels.
         error: `DataError` or None. The error that ended a read, kept because TensorFlow
             turns exceptions raised inside `tf.data` into errors of its own.
     """
@@ -138,8 +138,10 @@ def digest(parts: Iterable[str | bytes]) -> str:
 
 
 def count_phrase(num_samples: int, class_names: Sequence[str] | None) -> str:
-    """Returns "2,400 images in 10 classes" or "1 image without labels"."""
+    """Returns "2,400 images in 10 classes", "... with labels" (no names) or "... without labels"."""
     images = f"{num_samples:,} image{'s' if num_samples != 1 else ''}"
     if class_names is None:
         return f"{images} without labels"
+    if not class_names:
+        return f"{images} with labels"
     return f"{images} in {len(class_names):,} class{'es' if len(class_names) != 1 else ''}"

@@ -67,6 +67,35 @@ def decode(data: bytes | str | Path, canvas: tuple[int, int]) -> tuple[np.ndarra
     return np.asarray(rgb), shape_change(original, canvas)
 
 
+def shrink(data: bytes, side: int, quality: int) -> bytes:
+    """Returns a smaller JPEG of a picture, upright; or the same bytes if it is small already.
+
+    Resized with Lanczos's kernel, which keeps more detail than `decode`'s: the copy is resized again.
+
+    Args:
+        data: bytes of an image file.
+        side: int. Shorter side in pixels of the result; a shorter side up to that is left alone.
+        quality: int in [1, 95]. Of the JPEG.
+
+    Raises:
+        Exception: whatever Pillow raises for a picture that it cannot read completely.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if min(image.size) <= side:
+            return data
+        ratio = side / min(image.size)
+        target = tuple(max(side, round(length * ratio)) for length in image.size)
+        orientation, original = _orientation(image), image.size
+        drafted = image.draft(None, target)
+        box = drafted[1] if drafted else (0, 0, *original)
+        rgb = _resize(_to_rgb(image), target, box, Image.Resampling.LANCZOS)
+    if orientation in _TURN:
+        rgb = rgb.transpose(_TURN[orientation])
+    file = io.BytesIO()
+    rgb.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def read_header(data: bytes | str | Path) -> tuple[tuple[int, int], str]:
     """Returns `(width, height)` as shown and the format's name, without decoding pixels."""
     with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
@@ -118,9 +147,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
+    image: Image.Image,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    kernel: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
     image.load()
     if image.size == size:
         return image
-    return image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=_REDUCING_GAP)
+    return image.resize(size, kernel, box, reducing_gap=_REDUCING_GAP)

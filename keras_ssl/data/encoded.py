@@ -36,7 +36,12 @@ class EncodedSource(Source):
         view_size: int or None. Side in pixels of the largest view.
         quarantine: path or None. Where broken records are listed.
         num_threads: int or None. Decoding threads; None means one for each processor.
+
+    Attributes:
+        sizes: list of `(width, height)` in pixels of the pictures whose headers were read.
     """
+
+    note = ""  # what else `describe` has to say
 
     def __init__(
         self,
@@ -51,8 +56,8 @@ class EncodedSource(Source):
         self.quarantine = Quarantine(num_samples, quarantine)
         self.num_threads = num_threads or os.cpu_count() or 1
         self._pool: ThreadPool | None = None
-        self._sizes, self._formats = self._sample_headers()
-        self.canvas = choose_canvas(self._sizes, canvas, view_size)
+        self.sizes, self._formats = self._sample_headers()
+        self.canvas = choose_canvas(self.sizes, canvas, view_size)
 
     @abc.abstractmethod
     def record(self, index: int) -> bytes:
@@ -96,14 +101,16 @@ class EncodedSource(Source):
         return images, aspect, shown
 
     def describe(self) -> str:
-        shapes = sorted({f"{w}x{h}" for w, h in self._sizes})
-        by_area = sorted(self._sizes, key=lambda size: size[0] * size[1])
+        shapes = sorted({f"{w}x{h}" for w, h in self.sizes})
+        by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
         (w0, h0), (w1, h1) = by_area[0], by_area[-1]
         sizes = shapes[0] if len(shapes) == 1 else f"{w0}x{h0} to {w1}x{h1}"
         formats = "/".join(name for name, _ in self._formats.most_common())
         kept = len(shapes) == 1 and self.canvas == (h0, w0)
         canvas = "" if kept else f", resized to {self.canvas[1]}x{self.canvas[0]}"
-        return f"{count_phrase(self.num_samples, self.class_names)}, {sizes} {formats}{canvas}"
+        note = f"; {self.note}" if self.note else ""
+        phrase = count_phrase(self.num_samples, self.class_names)
+        return f"{phrase}, {sizes} {formats}{canvas}{note}"
 
     def _read(self, index: int, position: int, shuffled: bool) -> tuple[np.ndarray, float, int]:
         for attempt in range(_MOST_ATTEMPTS):

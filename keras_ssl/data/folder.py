@@ -46,7 +46,7 @@ class FolderSource(EncodedSource):
                 f"Expected a readable folder of images at {self.root}, but found {error}: check "
                 "its permissions."
             ) from error
-        self._labels, self.class_names = _class_folders(self.files)
+        self._labels, self.class_names = class_folders(self.files)
         super().__init__(len(self.files), **settings)
 
     @property
@@ -104,7 +104,8 @@ def _list_images(root: Path) -> list[str]:
     return sorted(files)
 
 
-def _class_folders(files: list[str]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+def class_folders(files: list[str]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Returns labels and class names of paths that are all `class/picture`, else None and None."""
     if any(name.count("/") != 1 for name in files):
         return None, None
     folders = [name.split("/")[0] for name in files]

@@ -3,105 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from keras_ssl.data.base import DataError, digest
-from keras_ssl.data.encoded import EncodedSource
+from keras_ssl.data.base import DataError
+from keras_ssl.data.examples import ExampleSource
 from keras_ssl.data.tfrecord import TFRecordShard
 
 _SPEC = re.compile(r"(?P<name>[^:]+)(?::(?P<version>\d+\.\d+\.\d+))?(?::(?P<split>.+))?")
 
 
-class TFDSSource(EncodedSource):
+class TFDSSource(ExampleSource):
     """The images of one split of a prepared TensorFlow Datasets set.
 
-    Shards are read through byte offsets and decoded by this library, so nothing of the set's own
-    code is needed. Labels are noted as records are read; `labels` reads the records that are still
-    missing.
-
-    Args:
-        name: str. Name for people, such as `"cifar10/3.0.2 train"`.
-        ranges: list of `(shard, skip, take)`: `TFRecordShard` and the records taken from it.
-        image_key: str. Feature that holds the encoded image.
-        label_key: str or None. Feature that holds the class as an integer.
-        class_names: list of str or None.
-        **settings: see `EncodedSource`.
+    They are decoded by this library, so nothing of the set's own code is needed.
     """
-
-    def __init__(
-        self,
-        name: str,
-        ranges: Sequence[tuple[TFRecordShard, int, int]],
-        image_key: str,
-        label_key: str | None = None,
-        class_names: Sequence[str] | None = None,
-        **settings,
-    ) -> None:
-        self.name = name
-        self._ranges = list(ranges)
-        self._ends = np.cumsum([take for _, _, take in ranges])
-        self._image_key, self._label_key = image_key, label_key
-        self.class_names = None if label_key is None else tuple(class_names or ())
-        count = int(self._ends[-1])
-        self._labels = np.full(count, -1, np.int32)
-        self._label_known = np.zeros(count, bool)
-        super().__init__(count, **settings)
-
-    @property
-    def has_labels(self) -> bool:
-        return self._label_key is not None
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """int32 `(num_samples,)`, or None; -1 where a record has no class or cannot be read."""
-        if self._label_key is None:
-            return None
-        for index in np.flatnonzero(~self._label_known):
-            try:
-                self._example(int(index))
-            except Exception:  # a damaged record: counted when its image is read
-                self._label_known[index] = True
-        return self._labels
-
-    def labels_of(self, sample_ids: np.ndarray) -> np.ndarray:
-        return self._labels[np.asarray(sample_ids)]
-
-    def record(self, index: int) -> bytes:
-        return self._example(index)[self._image_key].bytes_list.value[0]
-
-    def record_name(self, index: int) -> str:
-        shard, row = self._locate(index)
-        return f"{shard.path}[{row}]"
-
-    def fingerprint(self) -> str:
-        """Covers the set's name and version, and name, size and records of every shard."""
-        parts = [
-            f"{shard.path.name} {shard.starts[-1]} {skip} {take}"
-            for shard, skip, take in self._ranges
-        ]
-        return digest([self.name, str(self.num_samples), *parts])
-
-    def describe(self) -> str:
-        return f"{self.name}: {super().describe()}"
-
-    def _locate(self, index: int) -> tuple[TFRecordShard, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        shard, skip, take = self._ranges[number]
-        return shard, index - (int(self._ends[number]) - take) + skip
-
-    def _example(self, index: int) -> Any:
-        """Returns the features of a record and notes its label."""
-        shard, row = self._locate(index)
-        feature = tf.train.Example.FromString(shard[row]).features.feature
-        if self._label_key is not None:
-            self._labels[index] = feature[self._label_key].int64_list.value[0]
-            self._label_known[index] = True
-        return feature
 
 
 def open_tfds(

@@ -7,16 +7,17 @@ checksum of the data (uint32), all little-endian. The index is the list of recor
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from keras_ssl.data.base import DataError
+from keras_ssl.data.shards import replacing, sidecar
 
 _HEADER, _FOOTER = 12, 4
+_GZIP, _ZLIB = b"\x1f\x8b\x08", 0x78  # first bytes, RFC 1952 and RFC 1950
+_UNPACK = "a compressed file has no random access, so write it again without compression"
 
 
 class TFRecordShard:
@@ -38,7 +39,7 @@ class TFRecordShard:
                 f"Expected a TFRecord file at {self.path}, but found nothing there: the data set "
                 "is incomplete, prepare it again."
             )
-        self.starts = self._load_index(_index_path(self.path, cache_dir))
+        self.starts = self._load_index(sidecar(self.path, ".offsets.npy", cache_dir))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -61,11 +62,9 @@ class TFRecordShard:
                 if starts[-1] == status.st_size:
                     return starts
         starts = scan_offsets(self.path)
-        with contextlib.suppress(OSError):  # a read-only place: build it again next time
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_name(f"{cache.name}.{os.getpid()}.npy")
-            np.save(partial, starts)
-            os.replace(partial, cache)
+        # In a read-only place it is built again next time.
+        with contextlib.suppress(OSError), replacing(cache) as file:
+            np.save(file, starts)
         return starts
 
 
@@ -86,16 +85,20 @@ def scan_offsets(path: Path) -> np.ndarray:
             length = struct.unpack_from("<Q", header)[0] if len(header) == _HEADER else size
             starts.append(starts[-1] + _HEADER + length + _FOOTER)
     if starts[-1] != size:
+        reason, advice = _advice(path)
         raise DataError(
             f"Expected an uncompressed TFRecord file at {path}, but its record {len(starts) - 2:,} "
-            f"does not fit in the file's {size:,} bytes: it is cut short or of another format; "
-            "copy or prepare it again."
+            f"does not fit in the file's {size:,} bytes: {reason}; {advice}."
         )
     return np.array(starts, np.int64)
 
 
-def _index_path(path: Path, cache_dir: str | Path | None) -> Path:
-    if cache_dir is None:
-        return path.with_name(f"{path.name}.offsets.npy")
-    place = hashlib.sha256(str(path.resolve().parent).encode("utf-8", "surrogateescape"))
-    return Path(cache_dir) / f"{path.name}.{place.hexdigest()[:8]}.offsets.npy"
+def _advice(path: Path) -> tuple[str, str]:
+    """Returns what a file that is no chain of records seems to be, and what to do."""
+    with path.open("rb") as file:
+        first = file.read(3)
+    if first == _GZIP:
+        return "it is GZIP-compressed", _UNPACK
+    if len(first) > 1 and first[0] == _ZLIB and int.from_bytes(first[:2], "big") % 31 == 0:
+        return "it is ZLIB-compressed", _UNPACK
+    return "it is cut short or of another format", "copy or prepare it again"

@@ -1,13 +1,18 @@
-"""What the commands `evaluate` and `export` do, without their flags."""
+"""What the commands `evaluate`, `export` and `prepare` do, without their flags."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from keras_ssl import evaluation
 from keras_ssl import export as exporting
-from keras_ssl.data import Source, open_source
+from keras_ssl.data import EncodedSource, FolderSource, Source, open_source
+from keras_ssl.data import prepare as prepare_pictures
+from keras_ssl.data.prepared import CACHE_NAME, point_to
+from keras_ssl.data.shards import kind_of
+from keras_ssl.pretraining.console import Reporter, duration
 from keras_ssl.pretraining.finish import load_any_encoder
 from keras_ssl.pretraining.recipe import SettingError, load_recipe
 
@@ -108,4 +113,55 @@ def export(
         **settings,
     )
     print(f"{to} holds the encoder: `tf.saved_model.load` it, or serve it as it is.")
+    return 0
+
+
+def prepare(
+    data: str,
+    *,
+    to: str | None = None,
+    size: int = 512,
+    quality: int = 90,
+    threads: int | None = None,
+) -> int:
+    """Writes smaller copies of pictures once, so that a run need not decode large ones every epoch.
+
+    Args:
+        data: str. A folder of pictures, or TFRecord, tar or Parquet files as `pretrain --data` takes them.
+        to: str. Folder of the cache. Defaults to `.keras_ssl-cache` in the folder of pictures.
+        size: int. Shorter side of the copies, pixels. Defaults to `512`.
+        quality: int. JPEG quality, 1 to 95. Defaults to `90`.
+        threads: int. Pictures at a time. Defaults to one for each processor.
+
+    Returns:
+        The exit code 0.
+    """
+    folder = Path(data).expanduser()
+    of_folder = folder.is_dir() and kind_of(str(folder)) is None
+    source = FolderSource(folder) if of_folder else open_source(data)
+    if not isinstance(source, EncodedSource) or (to is None and not of_folder):
+        wanted = "encoded pictures" if to else "--to DIR for data that are no folder of pictures"
+        raise SettingError(f"Expected {wanted}. Received: {data}.")
+    cache = Path(to).expanduser() if to else folder / CACHE_NAME
+    reporter, begun = Reporter(source.num_samples, 0, title="preparing"), []
+    reporter.line(f"data      {source.describe()}")
+
+    def show(done: int, total: int) -> None:
+        begun[:] = begun or [time.monotonic(), done - 1]
+        rate = (done - begun[1]) / max(time.monotonic() - begun[0], 1e-9)
+        left = f"{rate:.1f} images/s, {duration((total - done) / rate)} left"
+        reporter.progress(done, f"{done:,} of {total:,} images, {left}", last=done == total)
+
+    try:
+        written = prepare_pictures(
+            source, cache, size=size, quality=quality, num_threads=threads, progress=show
+        )
+    finally:
+        reporter.close()
+    noted = of_folder and point_to(folder, cache)
+    size_mb = sum(path.stat().st_size for path in cache.glob("*.tar")) / 1e6
+    print(
+        f"{written:,} pictures written; {cache} holds {source.num_samples:,} ({size_mb:,.0f} MB). "
+        f"--data {folder if noted else cache} uses it up to a canvas of {size} pixels."
+    )
     return 0

@@ -53,9 +53,12 @@ class Reporter:
         total_steps: int. Steps of the run.
         start_step: int. Steps done before this process.
         quiet: bool. Prints only the last line. Defaults to `False`.
+        title: str. What the progress is of. Defaults to `"pre-training"`.
     """
 
-    def __init__(self, total_steps: int, start_step: int, quiet: bool = False):
+    def __init__(
+        self, total_steps: int, start_step: int, quiet: bool = False, title: str = "pre-training"
+    ):
         self.quiet = quiet
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar, self._printed = None, -_SECONDS
@@ -68,9 +71,7 @@ class Reporter:
                 TextColumn("{task.fields[text]}"),
                 console=self.console,
             )
-            self._task = self._bar.add_task(
-                "pre-training", total=total_steps, completed=start_step, text=""
-            )
+            self._task = self._bar.add_task(title, total=total_steps, completed=start_step, text="")
             self._bar.start()
 
     def line(self, text: str, *, always: bool = False) -> None:

@@ -29,7 +29,8 @@ class Recipe:
     Attributes:
         method: str. What is learned from; see `keras_ssl.methods.METHODS`.
         backbone: str. Network whose features are kept; see `keras_ssl.backbones.names()`.
-        data: str. Images: `digits`, a folder, an `.npz` file or `tfds:<name>[:split]`.
+        data: str. Images: `digits`, a folder, an `.npz` file, `tfds:<name>[:split]`, or files by
+            `tfrecord:<pattern>`, `tar:<pattern>` or `parquet:<pattern>`.
         data_dir: str. Where TFDS keeps its prepared data sets.
         image_size: int. Side of the images that the encoder is made for, pixels.
         canvas: int. Side of the square that large pictures are decoded to, pixels; chosen from the data if not given.
@@ -232,7 +233,7 @@ def resolve(**settings: Any) -> tuple[Recipe, RunOptions]:
     flat = {name: None if value is NOTHING else value for name, value in flat.items()}
     if "data" not in flat:
         raise SettingError(
-            "Expected --data: digits, a folder, an .npz file or tfds:<name>. Received: nothing."
+            "Expected --data: digits, a folder, an .npz file, tfds:<name> or tar:<pattern>. Received: nothing."
         )
     recipe_names = {field.name for field in dataclasses.fields(Recipe)}
     option_names = {field.name for field in dataclasses.fields(RunOptions)}

@@ -186,11 +186,12 @@ def test_help_without_a_method_needs_no_tensorflow(subprocess_env):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["pretrain", "evaluate", "export", "zoo", "doctor", "replay"]),
+        ([], ["pretrain", "evaluate", "export", "prepare", "zoo", "doctor", "replay"]),
         (["doctor"], ["--json"]),
         (["replay"], ["run", "step|file"]),
         (["evaluate"], ["encoder", "--data", "--test-data", "--to FILE"]),
         (["export"], ["encoder", "--to DIR", "--crop-ratio"]),
+        (["prepare"], ["data", "--to DIR", "--size", "--quality", "--threads"]),
         (["zoo"], ["list", "card"]),
         (["zoo", "list"], ["--method"]),
         (["zoo", "card"], ["name"]),
@@ -210,6 +211,9 @@ def test_help_of_the_other_commands(arguments, words, capsys, monkeypatch):
         (["export", "runs/x"], "--to"),
         (["zoo", "lst"], "'lst'"),
         (["evaluate", "no_such_thing"], "Expected --data"),
+        (["prepare", "no_such_thing"], "Expected a folder of images at no_such_thing"),
+        (["prepare", "digits"], "Expected --to DIR for data that are no folder of pictures"),
+        (["prepare", "digits", "--to", "d"], "Expected encoded pictures"),
     ],
 )
 def test_wrong_input_is_one_sentence(arguments, sentence, capsys, monkeypatch):
