@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_ssl import random
-from keras_ssl.views import color, crop, spatial
+from keras_ssl.views import boxes, color, crop, spatial
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
 
@@ -73,12 +73,12 @@ class ViewEngine:
         dtype = tf.as_dtype(self.dtype or keras.config.floatx())
         wide = tf.float64 if dtype == tf.float64 else tf.float32
         sparse = self.kernel == "host" or (self.kernel == "auto" and not _on_device())
-        planes = as_float(to_planes(images), wide)
+        pictures = as_float(images, wide)
         views = {}
         for group, configs in self.recipe.groups.items():
             tied = group in self.recipe.tied
             drawn = configs[:1] if tied else configs
-            made = _make(planes, keys, aspect, group, drawn, sparse)
+            made = _make(pictures, keys, aspect, group, drawn, sparse)
             turned = [
                 spatial.rotate(made[0 if tied else index], config.rotation)
                 for index, config in enumerate(configs)
@@ -132,7 +132,7 @@ class _Numbers:
 
 
 def _make(
-    planes: tf.Tensor,
+    pictures: tf.Tensor,
     keys: tf.Tensor,
     aspect: tf.Tensor | None,
     group: str,
@@ -140,8 +140,8 @@ def _make(
     sparse: bool,
 ) -> tf.Tensor:
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
-    numbers = _Numbers(keys, group, len(configs), planes.dtype)
-    stack = _cut(planes, aspect, numbers, configs, sparse)
+    numbers = _Numbers(keys, group, len(configs), pictures.dtype)
+    stack = _cut(pictures, aspect, numbers, configs, sparse)
     if any(config.jitter_rate and any(config.jitter) for config in configs):
         stack = _jitter(stack, numbers, configs, sparse)
     if any(config.grayscale_rate for config in configs):
@@ -157,43 +157,42 @@ def _make(
 
 
 def _cut(
-    planes: tf.Tensor,
+    pictures: tf.Tensor,
     aspect: tf.Tensor | None,
     numbers: _Numbers,
     configs: tuple[ViewConfig, ...],
     sparse: bool,
 ) -> tf.Tensor:
     """Crops, mirrors and resizes: (V * batch, 3, size, size)."""
-    height, width = planes.shape[2:]
+    height, width = pictures.shape[1:3]
     first, count = configs[0], len(configs)
     flip = None
     if any(config.flip_rate for config in configs):
         flip = numbers.chosen("flip", [config.flip_rate for config in configs])
-    settings = {"interpolation": first.interpolation, "sparse": sparse, "planes": True}
+    settings = {"interpolation": first.interpolation, "sparse": sparse}
     if first.pad_crop:
+        planes = to_planes(pictures)
         if aspect is not None or (height, width) != (first.size, first.size):
-            square = crop.center_boxes(
-                numbers.batch, height, width, aspect=aspect, dtype=planes.dtype
+            square = boxes.center_boxes(
+                numbers.batch, height, width, aspect=aspect, dtype=pictures.dtype
             )
-            planes = crop.crop_and_resize(planes, square, first.size, **settings)
+            planes = crop.cut(pictures, square, first.size, **settings)
         corner = numbers.named("crop")
-        return spatial.pad_and_crop(
-            planes, corner, first.pad_crop, flip=flip, sparse=sparse, planes=True
-        )
+        return spatial.pad_and_crop(planes, corner, first.pad_crop, flip=flip, planes=True)
     if first.scale is None:
-        boxes = crop.full_boxes(count * numbers.batch, height, width, planes.dtype)
+        cuts = boxes.full_boxes(count * numbers.batch, height, width, pictures.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
-        boxes = crop.random_boxes(
+        cuts = boxes.random_boxes(
             numbers.named("crop"),
             height,
             width,
             scale=scales,
             ratio=first.ratio,
             aspect=None if aspect is None else tf.tile(aspect, [count]),
-            dtype=planes.dtype,
+            dtype=pictures.dtype,
         )
-    return crop.crop_and_resize(planes, boxes, first.size, flip=flip, **settings)
+    return crop.cut(pictures, cuts, first.size, flip=flip, **settings)
 
 
 def _jitter(

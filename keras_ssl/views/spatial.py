@@ -7,7 +7,8 @@ import math
 import tensorflow as tf
 
 from keras_ssl import random
-from keras_ssl.views.crop import crop_and_resize
+from keras_ssl.views import bands
+from keras_ssl.views.crop import cut_planes
 from keras_ssl.views.planes import image_op, on_chosen
 
 
@@ -45,7 +46,6 @@ def pad_and_crop(
     pad: int,
     *,
     flip: tf.Tensor | None = None,
-    sparse: bool = False,
 ) -> tf.Tensor:
     """Pads square images with black and cuts a random window of the old size.
 
@@ -54,7 +54,6 @@ def pad_and_crop(
         keys: uint32 `(views * batch, 2)`. Row `v * batch + i` cuts from image i.
         pad: int. Pixels added on every side; the 2 pad + 1 offsets are equally likely in both axes.
         flip: bool `(views * batch,)`. Mirror left to right. Defaults to no.
-        sparse: bool. Quicker weights on a CPU. Defaults to `False`.
 
     Returns:
         `(views * batch, side, side, channels)`; pixels are copied exactly.
@@ -67,7 +66,7 @@ def pad_and_crop(
     padded = tf.pad(images, [[0, 0], [0, 0], [pad, pad], [pad, pad]])
     corner = tf.floor(random.uniform(keys, (2,), dtype=images.dtype) * (2 * pad + 1))
     boxes = tf.concat([corner, tf.fill(tf.shape(corner), tf.cast(side, images.dtype))], axis=-1)
-    return crop_and_resize(padded, boxes, side, flip=flip, sparse=sparse, planes=True)
+    return cut_planes(padded, boxes, side, flip=flip)
 
 
 def blur_radius(size: int, max_sigma: float) -> int:
@@ -75,16 +74,41 @@ def blur_radius(size: int, max_sigma: float) -> int:
     return max(size // 20, math.ceil(3.0 * max_sigma))
 
 
+def _gaussian(place: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Returns weights at whole pixel distances `place` (rows, taps) for each sigma, rows of sum 1."""
+    inside = tf.cast(tf.abs(place) <= radius, sigma.dtype)
+    scaled = tf.cast(place, sigma.dtype) / sigma[:, None, None]
+    weights = tf.exp(-0.5 * scaled * scaled) * inside
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
 def _blur_weights(sigma: tf.Tensor, length: int, radius: int) -> tf.Tensor:
     """Returns `(batch, length, length)` rows that blur a line whose end pixels are repeated outwards."""
     place = tf.range(-radius, length + radius)[None, :] - tf.range(length)[:, None]
-    inside = tf.cast(tf.abs(place) <= radius, sigma.dtype)
-    scaled = tf.cast(place, sigma.dtype) / sigma[:, None, None]
-    weights = tf.exp(-0.5 * scaled * scaled) * inside  # (batch, length, length + 2 radius)
-    weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
+    weights = _gaussian(place, sigma, radius)  # (batch, length, length + 2 radius)
     first = tf.reduce_sum(weights[:, :, : radius + 1], axis=-1, keepdims=True)
     last = tf.reduce_sum(weights[:, :, length + radius - 1 :], axis=-1, keepdims=True)
     return tf.concat([first, weights[:, :, radius + 1 : length + radius - 1], last], axis=-1)
+
+
+def _blur_lines(lines: tf.Tensor, weights: tf.Tensor, radius: int) -> tf.Tensor:
+    """Blurs the columns of `(batch, length, width)` by bands; `weights` `(batch, 1, BLOCK, taps)`."""
+    length = lines.shape[1]
+    begin = tf.range(bands.block_count(length)) * bands.BLOCK - radius
+    first = tf.tile(begin[None], [tf.shape(lines)[0], 1])
+    return bands.product(lines, weights, first, length)
+
+
+def _blur_by_bands(planes: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Blurs `(batch, channels, height, width)`, all channels of a row in one line."""
+    _, channels, height, width = planes.shape
+    place = tf.range(bands.BLOCK + 2 * radius)[None, :] - tf.range(bands.BLOCK)[:, None] - radius
+    weights = _gaussian(place, sigma, radius)[:, None]
+    lines = tf.reshape(tf.transpose(planes, [0, 2, 1, 3]), [-1, height, channels * width])
+    lines = tf.reshape(_blur_lines(lines, weights, radius), [-1, height, channels, width])
+    lines = tf.reshape(tf.transpose(lines, [0, 3, 2, 1]), [-1, width, channels * height])
+    lines = tf.reshape(_blur_lines(lines, weights, radius), [-1, width, channels, height])
+    return tf.transpose(lines, [0, 2, 3, 1])
 
 
 @image_op
@@ -103,7 +127,8 @@ def gaussian_blur(
         sigma: float `(batch,)`. Standard deviation in pixels, positive, at most `max_sigma`.
         chosen: bool `(batch,)`. Images to blur.
         max_sigma: float. Sets the fixed kernel width, see `blur_radius`. Defaults to `2.0`.
-        sparse: bool. True computes the chosen images only. Defaults to `False`.
+        sparse: bool. True computes the chosen images only, and large ones by bands (dynamic shapes,
+            for CPUs). Defaults to `False`.
 
     Returns:
         Tensor like `images`.
@@ -114,9 +139,12 @@ def gaussian_blur(
     Gaussian by three box filters.
     """
     _, channels, height, width = images.shape
+    radius = blur_radius(max(height, width), max_sigma)
+    banded = bands.pays(bands.BLOCK + 2 * radius, min(height, width))
 
     def blur(part: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
-        radius = blur_radius(max(height, width), max_sigma)
+        if sparse and banded:
+            return _blur_by_bands(part, widths, radius)
         across = _blur_weights(widths, width, radius)
         down = across if height == width else _blur_weights(widths, height, radius)
         rows = tf.reshape(part, [-1, channels * height, width])

@@ -83,7 +83,7 @@ def slow_blur(image: np.ndarray, sigma: float, radius: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("height, width", [(16, 16), (9, 21), (5, 5)])
+@pytest.mark.parametrize("height, width", [(16, 16), (9, 21), (5, 5), (90, 101)])  # last: bands
 def test_blur_equals_the_slow_convolution(sparse, height, width):
     images = np.random.default_rng(0).random((4, height, width, 3)).astype("float32")
     sigma, chosen = np.array([0.1, 0.7, 2.0, 1.3], np.float32), np.array([True, True, True, False])
