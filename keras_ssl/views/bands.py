@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-BLOCK = 16  # rows of the result that share a window; 16 was quickest at 224 pixels, 32 and 56 slower
-_GAIN = 3  # how many times shorter than the line a window must be; below that the dense form is quicker
+BLOCK = (
+    16  # rows of the result that share a window; 16 was quickest at 224 pixels, 32 and 56 slower
+)
+_GAIN = (
+    3  # how many times shorter than the line a window must be; below that the dense form is quicker
+)
 
 
 def pays(window: int, length: int) -> bool:

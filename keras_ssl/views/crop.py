@@ -79,9 +79,7 @@ def resize_weights(
     whole, fraction = _samples(start, extent, index, size)
     widening = tf.maximum(extent / size, 1.0)[:, None, None]
     pixel = tf.range(length, dtype=dtype)
-    weights = _weights_at(
-        pixel, whole[:, :, None], fraction[:, :, None], widening, interpolation
-    )
+    weights = _weights_at(pixel, whole[:, :, None], fraction[:, :, None], widening, interpolation)
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
 
@@ -124,9 +122,7 @@ def band_weights(
     begin = tf.reduce_min(tf.reshape(begin, [-1, blocks, bands.BLOCK]), axis=-1)
     window = window_length(size, length, interpolation)
     pixel = begin[:, :, None, None] + tf.range(window, dtype=dtype)
-    whole, fraction = (
-        tf.reshape(part, [-1, blocks, bands.BLOCK, 1]) for part in (whole, fraction)
-    )
+    whole, fraction = (tf.reshape(part, [-1, blocks, bands.BLOCK, 1]) for part in (whole, fraction))
     weights = _weights_at(pixel, whole, fraction, widening[:, :, None, None], interpolation)
     inside = tf.cast((pixel >= 0.0) & (pixel < length), dtype)
     weights *= inside

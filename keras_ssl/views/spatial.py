@@ -7,7 +7,6 @@ import math
 import tensorflow as tf
 
 from keras_ssl import random
-from keras_ssl.views import bands
 from keras_ssl.views.crop import cut_planes
 from keras_ssl.views.planes import image_op, on_chosen
 
@@ -91,24 +90,30 @@ def _blur_weights(sigma: tf.Tensor, length: int, radius: int) -> tf.Tensor:
     return tf.concat([first, weights[:, :, radius + 1 : length + radius - 1], last], axis=-1)
 
 
-def _blur_lines(lines: tf.Tensor, weights: tf.Tensor, radius: int) -> tf.Tensor:
-    """Blurs the columns of `(batch, length, width)` by bands; `weights` `(batch, 1, BLOCK, taps)`."""
-    length = lines.shape[1]
-    begin = tf.range(bands.block_count(length)) * bands.BLOCK - radius
-    first = tf.tile(begin[None], [tf.shape(lines)[0], 1])
-    return bands.product(lines, weights, first, length)
+def blur_by_taps(planes: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Blurs like `gaussian_blur`, as a sum of shifted pictures; XLA makes one pass of it for each axis.
 
+    Args:
+        planes: `(batch, channels, height, width)` in [0, 1].
+        sigma: float `(batch,)`. Standard deviation in pixels, positive.
+        radius: int. Pixels read to each side.
 
-def _blur_by_bands(planes: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
-    """Blurs `(batch, channels, height, width)`, all channels of a row in one line."""
-    _, channels, height, width = planes.shape
-    place = tf.range(bands.BLOCK + 2 * radius)[None, :] - tf.range(bands.BLOCK)[:, None] - radius
-    weights = _gaussian(place, sigma, radius)[:, None]
-    lines = tf.reshape(tf.transpose(planes, [0, 2, 1, 3]), [-1, height, channels * width])
-    lines = tf.reshape(_blur_lines(lines, weights, radius), [-1, height, channels, width])
-    lines = tf.reshape(tf.transpose(lines, [0, 3, 2, 1]), [-1, width, channels * height])
-    lines = tf.reshape(_blur_lines(lines, weights, radius), [-1, width, channels, height])
-    return tf.transpose(lines, [0, 2, 3, 1])
+    Returns:
+        Tensor like `planes`.
+    """
+    weights = _gaussian(tf.range(-radius, radius + 1)[None], sigma, radius)  # (batch, 1, taps)
+    for axis in (2, 3):
+        length = planes.shape[axis]
+        place = tf.clip_by_value(tf.range(-radius, length + radius), 0, length - 1)
+        padded = tf.gather(planes, place, axis=axis)
+        shifted = [
+            padded[:, :, tap : tap + length] if axis == 2 else padded[..., tap : tap + length]
+            for tap in range(2 * radius + 1)
+        ]
+        planes = tf.add_n(
+            [weights[:, :, tap, None, None] * part for tap, part in enumerate(shifted)]
+        )
+    return planes
 
 
 @image_op
@@ -127,8 +132,7 @@ def gaussian_blur(
         sigma: float `(batch,)`. Standard deviation in pixels, positive, at most `max_sigma`.
         chosen: bool `(batch,)`. Images to blur.
         max_sigma: float. Sets the fixed kernel width, see `blur_radius`. Defaults to `2.0`.
-        sparse: bool. True computes the chosen images only, and large ones by bands (dynamic shapes,
-            for CPUs). Defaults to `False`.
+        sparse: bool. True computes the chosen images only (dynamic shapes, for CPUs). Defaults to `False`.
 
     Returns:
         Tensor like `images`.
@@ -140,11 +144,8 @@ def gaussian_blur(
     """
     _, channels, height, width = images.shape
     radius = blur_radius(max(height, width), max_sigma)
-    banded = bands.pays(bands.BLOCK + 2 * radius, min(height, width))
 
     def blur(part: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
-        if sparse and banded:
-            return _blur_by_bands(part, widths, radius)
         across = _blur_weights(widths, width, radius)
         down = across if height == width else _blur_weights(widths, height, radius)
         rows = tf.reshape(part, [-1, channels * height, width])

@@ -88,11 +88,16 @@ def test_crop_and_resize_equals_pillow(interpolation, height, width, size):
 @pytest.mark.parametrize("length, size", [(256, 96), (256, 224), (300, 20), (256, 256), (40, 100)])
 def test_bands_hold_the_dense_weights(interpolation, length, size):
     """Put back at their places, windows give the dense matrix: nothing but zeros was left out."""
-    start, extent = tf.constant([0.0, 17.0, 9.25]), tf.constant([float(length), 20.0, length - 9.25])
+    start, extent = (
+        tf.constant([0.0, 17.0, 9.25]),
+        tf.constant([float(length), 20.0, length - 9.25]),
+    )
     flip = tf.constant([False, True, False])
     settings = {"interpolation": interpolation, "flip": flip}
     dense = ops.resize_weights(start, extent, size, length, **settings)
-    weights, first = (part.numpy() for part in band_weights(start, extent, size, length, **settings))
+    weights, first = (
+        part.numpy() for part in band_weights(start, extent, size, length, **settings)
+    )
     assert weights.shape[3] == window_length(size, length, interpolation)
     placed = np.zeros((3, size, length + 2 * 300))
     for image, row in np.ndindex(3, size):
@@ -117,7 +122,9 @@ def test_bands_equal_pillow_and_dense_products(interpolation, height, width, siz
         ],
         np.float32,
     )
-    assert all(bands.pays(window_length(size, side, interpolation), side) for side in (height, width))
+    assert all(
+        bands.pays(window_length(size, side, interpolation), side) for side in (height, width)
+    )
     flip = tf.constant([False, True, False, True])
     made, dense = (
         ops.crop_and_resize(
