@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_ssl import random
-from keras_ssl.views import color, crop, spatial
+from keras_ssl.views import boxes, color, compiled, crop, spatial
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
 
@@ -73,12 +75,12 @@ class ViewEngine:
         dtype = tf.as_dtype(self.dtype or keras.config.floatx())
         wide = tf.float64 if dtype == tf.float64 else tf.float32
         sparse = self.kernel == "host" or (self.kernel == "auto" and not _on_device())
-        planes = as_float(to_planes(images), wide)
+        pictures = as_float(images, wide)
         views = {}
         for group, configs in self.recipe.groups.items():
             tied = group in self.recipe.tied
             drawn = configs[:1] if tied else configs
-            made = _make(planes, keys, aspect, group, drawn, sparse)
+            made = _make(pictures, keys, aspect, group, drawn, sparse)
             turned = [
                 spatial.rotate(made[0 if tied else index], config.rotation)
                 for index, config in enumerate(configs)
@@ -132,7 +134,7 @@ class _Numbers:
 
 
 def _make(
-    planes: tf.Tensor,
+    pictures: tf.Tensor,
     keys: tf.Tensor,
     aspect: tf.Tensor | None,
     group: str,
@@ -140,65 +142,112 @@ def _make(
     sparse: bool,
 ) -> tf.Tensor:
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
-    numbers = _Numbers(keys, group, len(configs), planes.dtype)
-    stack = _cut(planes, aspect, numbers, configs, sparse)
-    if any(config.jitter_rate and any(config.jitter) for config in configs):
-        stack = _jitter(stack, numbers, configs, sparse)
-    if any(config.grayscale_rate for config in configs):
-        chosen = numbers.chosen("grayscale", [config.grayscale_rate for config in configs])
-        stack = color.grayscale(stack, chosen, planes=True)
-    if any(config.blur_rate for config in configs):
-        stack = _blur(stack, numbers, configs, sparse)
-    if any(config.solarize_rate for config in configs):
-        chosen = numbers.chosen("solarize", [config.solarize_rate for config in configs])
-        stack = color.solarize(stack, chosen, sparse=sparse, planes=True)
-    size = configs[0].size
+    numbers, size = _Numbers(keys, group, len(configs), pictures.dtype), configs[0].size
+    stack = _cut(pictures, aspect, numbers, configs, sparse)
+    one_by_one = sparse and size >= compiled.MIN_SIZE
+    treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
+    stack = treat(stack, numbers, configs)
     return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
 
 
+def _treat_batch(
+    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
+) -> tf.Tensor:
+    """Takes all views through one step after the other."""
+    settings = {"sparse": sparse, "planes": True}
+    if any(_jitter_rates(configs)):
+        stack = color.color_jitter(stack, *_jitter(numbers, configs), **settings)
+    if _any(configs, "grayscale_rate"):
+        stack = color.grayscale(stack, _chosen(numbers, configs, "grayscale"), planes=True)
+    if _any(configs, "blur_rate"):
+        sigma, max_sigma = _blur_sigma(numbers, configs)
+        chosen = _chosen(numbers, configs, "blur")
+        stack = spatial.gaussian_blur(stack, sigma, chosen, max_sigma=max_sigma, **settings)
+    if _any(configs, "solarize_rate"):
+        stack = color.solarize(stack, _chosen(numbers, configs, "solarize"), **settings)
+    return stack
+
+
+def _treat_one_by_one(
+    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...]
+) -> tf.Tensor:
+    """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged."""
+    steps = []
+    factors = tf.zeros([tf.shape(stack)[0], 4], numbers.dtype)
+    sigma, max_sigma = _blur_sigma(numbers, configs)
+    if any(_jitter_rates(configs)):
+        factors, order, chosen = _jitter(numbers, configs)
+        steps.append(tf.where(chosen[:, None], tf.cast(order, tf.int32), compiled.NOTHING))
+    for name, kind in (
+        ("grayscale", compiled.GRAYSCALE),
+        ("blur", compiled.BLUR),
+        ("solarize", compiled.SOLARIZE),
+    ):
+        if _any(configs, f"{name}_rate"):
+            chosen = _chosen(numbers, configs, name)
+            steps.append(tf.where(chosen, kind, compiled.NOTHING)[:, None])
+    if not steps:
+        return stack
+    radius = spatial.blur_radius(configs[0].size, max_sigma)
+    return compiled.run_steps(stack, tf.concat(steps, axis=1), factors, sigma, radius)
+
+
+def _any(configs: tuple[ViewConfig, ...], rate: str) -> bool:
+    return any(getattr(config, rate) for config in configs)
+
+
+def _chosen(numbers: _Numbers, configs: tuple[ViewConfig, ...], name: str) -> tf.Tensor:
+    """Draws which views take the step `name`, (V * batch,)."""
+    return numbers.chosen(name, [getattr(config, f"{name}_rate") for config in configs])
+
+
 def _cut(
-    planes: tf.Tensor,
+    pictures: tf.Tensor,
     aspect: tf.Tensor | None,
     numbers: _Numbers,
     configs: tuple[ViewConfig, ...],
     sparse: bool,
 ) -> tf.Tensor:
     """Crops, mirrors and resizes: (V * batch, 3, size, size)."""
-    height, width = planes.shape[2:]
+    height, width = pictures.shape[1:3]
     first, count = configs[0], len(configs)
     flip = None
     if any(config.flip_rate for config in configs):
         flip = numbers.chosen("flip", [config.flip_rate for config in configs])
-    settings = {"interpolation": first.interpolation, "sparse": sparse, "planes": True}
+    settings = {"interpolation": first.interpolation, "sparse": sparse}
     if first.pad_crop:
+        planes = to_planes(pictures)
         if aspect is not None or (height, width) != (first.size, first.size):
-            square = crop.center_boxes(
-                numbers.batch, height, width, aspect=aspect, dtype=planes.dtype
+            square = boxes.center_boxes(
+                numbers.batch, height, width, aspect=aspect, dtype=pictures.dtype
             )
-            planes = crop.crop_and_resize(planes, square, first.size, **settings)
+            planes = crop.cut(pictures, square, first.size, **settings)
         corner = numbers.named("crop")
-        return spatial.pad_and_crop(
-            planes, corner, first.pad_crop, flip=flip, sparse=sparse, planes=True
-        )
+        return spatial.pad_and_crop(planes, corner, first.pad_crop, flip=flip, planes=True)
     if first.scale is None:
-        boxes = crop.full_boxes(count * numbers.batch, height, width, planes.dtype)
+        cuts = boxes.full_boxes(count * numbers.batch, height, width, pictures.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
-        boxes = crop.random_boxes(
+        cuts = boxes.random_boxes(
             numbers.named("crop"),
             height,
             width,
             scale=scales,
             ratio=first.ratio,
             aspect=None if aspect is None else tf.tile(aspect, [count]),
-            dtype=planes.dtype,
+            dtype=pictures.dtype,
         )
-    return crop.crop_and_resize(planes, boxes, first.size, flip=flip, **settings)
+    return crop.cut(pictures, cuts, first.size, flip=flip, **settings)
+
+
+def _jitter_rates(configs: tuple[ViewConfig, ...]) -> list[float]:
+    return [config.jitter_rate if any(config.jitter) else 0.0 for config in configs]
 
 
 def _jitter(
-    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
-) -> tf.Tensor:
+    numbers: _Numbers, configs: tuple[ViewConfig, ...]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws factors (V * batch, 4), order (V * batch, 4) and choice (V * batch,) of the color jitter."""
     draws = random.uniform(numbers.named("jitter"), (4,), dtype=numbers.dtype)
     strengths = [[config.jitter[kind] for config in configs] for kind in range(4)]
     bounds = [
@@ -209,29 +258,16 @@ def _jitter(
         tf.stack([numbers.rows([pair[end] for pair in kind]) for kind in bounds], axis=-1)
         for end in (0, 1)
     )
-    return color.color_jitter(
-        stack,
-        low + (high - low) * draws,
-        random.permutation(numbers.named("jitter order"), 4),
-        numbers.chosen("jitter rate", [config.jitter_rate for config in configs]),
-        sparse=sparse,
-        planes=True,
-    )
+    order = random.permutation(numbers.named("jitter order"), 4)
+    chosen = numbers.chosen("jitter rate", _jitter_rates(configs))
+    return low + (high - low) * draws, order, chosen
 
 
-def _blur(
-    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
-) -> tf.Tensor:
+def _blur_sigma(numbers: _Numbers, configs: tuple[ViewConfig, ...]) -> tuple[tf.Tensor, float]:
+    """Draws the widths of the blur (V * batch,), and returns the largest that there can be."""
     low, high = (numbers.rows([config.blur_sigma[end] for config in configs]) for end in (0, 1))
     draws = random.uniform(numbers.named("blur sigma"), dtype=numbers.dtype)
-    return spatial.gaussian_blur(
-        stack,
-        low + (high - low) * draws,
-        numbers.chosen("blur", [config.blur_rate for config in configs]),
-        max_sigma=max(config.blur_sigma[1] for config in configs),
-        sparse=sparse,
-        planes=True,
-    )
+    return low + (high - low) * draws, max(config.blur_sigma[1] for config in configs)
 
 
 def contact_sheet(views: dict[str, tf.Tensor], count: int = 8) -> np.ndarray:

@@ -1,5 +1,6 @@
 """All view operations under one name; see the files they come from."""
 
+from keras_ssl.views.boxes import center_boxes, full_boxes, random_boxes
 from keras_ssl.views.color import (
     brightness,
     color_jitter,
@@ -9,14 +10,7 @@ from keras_ssl.views.color import (
     saturation,
     solarize,
 )
-from keras_ssl.views.crop import (
-    center_boxes,
-    center_crop,
-    crop_and_resize,
-    full_boxes,
-    random_boxes,
-    resize_weights,
-)
+from keras_ssl.views.crop import center_crop, crop_and_resize, resize_weights
 from keras_ssl.views.planes import as_float
 from keras_ssl.views.spatial import blur_radius, flip, gaussian_blur, pad_and_crop, rotate
 

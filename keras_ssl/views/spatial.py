@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 
 from keras_ssl import random
-from keras_ssl.views.crop import crop_and_resize
+from keras_ssl.views.crop import cut_planes
 from keras_ssl.views.planes import image_op, on_chosen
 
 
@@ -45,7 +45,6 @@ def pad_and_crop(
     pad: int,
     *,
     flip: tf.Tensor | None = None,
-    sparse: bool = False,
 ) -> tf.Tensor:
     """Pads square images with black and cuts a random window of the old size.
 
@@ -54,7 +53,6 @@ def pad_and_crop(
         keys: uint32 `(views * batch, 2)`. Row `v * batch + i` cuts from image i.
         pad: int. Pixels added on every side; the 2 pad + 1 offsets are equally likely in both axes.
         flip: bool `(views * batch,)`. Mirror left to right. Defaults to no.
-        sparse: bool. Quicker weights on a CPU. Defaults to `False`.
 
     Returns:
         `(views * batch, side, side, channels)`; pixels are copied exactly.
@@ -67,7 +65,7 @@ def pad_and_crop(
     padded = tf.pad(images, [[0, 0], [0, 0], [pad, pad], [pad, pad]])
     corner = tf.floor(random.uniform(keys, (2,), dtype=images.dtype) * (2 * pad + 1))
     boxes = tf.concat([corner, tf.fill(tf.shape(corner), tf.cast(side, images.dtype))], axis=-1)
-    return crop_and_resize(padded, boxes, side, flip=flip, sparse=sparse, planes=True)
+    return cut_planes(padded, boxes, side, flip=flip)
 
 
 def blur_radius(size: int, max_sigma: float) -> int:
@@ -75,16 +73,49 @@ def blur_radius(size: int, max_sigma: float) -> int:
     return max(size // 20, math.ceil(3.0 * max_sigma))
 
 
+def _gaussian(place: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Returns weights at whole pixel distances `place` (rows, taps) for each sigma, rows of sum 1."""
+    inside = tf.cast(tf.abs(place) <= radius, sigma.dtype)
+    scaled = tf.cast(place, sigma.dtype) / sigma[:, None, None]
+    weights = tf.exp(-0.5 * scaled * scaled) * inside
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
 def _blur_weights(sigma: tf.Tensor, length: int, radius: int) -> tf.Tensor:
     """Returns `(batch, length, length)` rows that blur a line whose end pixels are repeated outwards."""
     place = tf.range(-radius, length + radius)[None, :] - tf.range(length)[:, None]
-    inside = tf.cast(tf.abs(place) <= radius, sigma.dtype)
-    scaled = tf.cast(place, sigma.dtype) / sigma[:, None, None]
-    weights = tf.exp(-0.5 * scaled * scaled) * inside  # (batch, length, length + 2 radius)
-    weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
+    weights = _gaussian(place, sigma, radius)  # (batch, length, length + 2 radius)
     first = tf.reduce_sum(weights[:, :, : radius + 1], axis=-1, keepdims=True)
     last = tf.reduce_sum(weights[:, :, length + radius - 1 :], axis=-1, keepdims=True)
     return tf.concat([first, weights[:, :, radius + 1 : length + radius - 1], last], axis=-1)
+
+
+def blur_by_taps(planes: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Blurs like `gaussian_blur`, as a sum of shifted pictures; XLA makes one pass of it for each axis.
+
+    Args:
+        planes: `(batch, channels, height, width)` in [0, 1].
+        sigma: float `(batch,)`. Standard deviation in pixels, positive.
+        radius: int. Pixels read to each side.
+
+    Returns:
+        Tensor like `planes`.
+    """
+    weights = _gaussian(tf.range(-radius, radius + 1)[None], sigma, radius)  # (batch, 1, taps)
+    for axis in (2, 3):
+        length = planes.shape[axis]
+        first, last = tf.gather(planes, [0], axis=axis), tf.gather(planes, [length - 1], axis=axis)
+        # Rims by `repeat`: XLA would fuse a gather by place into every tap (four times slower).
+        rims = [tf.repeat(rim, radius, axis=axis) for rim in (first, last)]
+        padded = tf.concat([rims[0], planes, rims[1]], axis=axis)
+        shifted = [
+            padded[:, :, tap : tap + length] if axis == 2 else padded[..., tap : tap + length]
+            for tap in range(2 * radius + 1)
+        ]
+        planes = tf.add_n(
+            [weights[:, :, tap, None, None] * part for tap, part in enumerate(shifted)]
+        )
+    return planes
 
 
 @image_op
@@ -103,7 +134,7 @@ def gaussian_blur(
         sigma: float `(batch,)`. Standard deviation in pixels, positive, at most `max_sigma`.
         chosen: bool `(batch,)`. Images to blur.
         max_sigma: float. Sets the fixed kernel width, see `blur_radius`. Defaults to `2.0`.
-        sparse: bool. True computes the chosen images only. Defaults to `False`.
+        sparse: bool. True computes the chosen images only (dynamic shapes, for CPUs). Defaults to `False`.
 
     Returns:
         Tensor like `images`.
@@ -114,9 +145,9 @@ def gaussian_blur(
     Gaussian by three box filters.
     """
     _, channels, height, width = images.shape
+    radius = blur_radius(max(height, width), max_sigma)
 
     def blur(part: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
-        radius = blur_radius(max(height, width), max_sigma)
         across = _blur_weights(widths, width, radius)
         down = across if height == width else _blur_weights(widths, height, radius)
         rows = tf.reshape(part, [-1, channels * height, width])

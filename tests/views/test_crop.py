@@ -10,8 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_ssl import random
-from keras_ssl.views import center_crop, ops
-from keras_ssl.views.crop import _kernel
+from keras_ssl.views import bands, center_crop, ops
+from keras_ssl.views.crop import _kernel, band_weights, window_length
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -85,18 +85,58 @@ def test_crop_and_resize_equals_pillow(interpolation, height, width, size):
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("length, size", [(256, 96), (256, 224), (300, 20), (256, 256)])
-def test_scattered_weights_equal_dense_ones(interpolation, length, size):
-    start, extent = tf.constant([0.0, 17.0, 100.25]), tf.constant([float(length), 30.0, 155.5])
-    flip = tf.constant([False, True, False])
-    dense, scattered = (
-        ops.resize_weights(
-            start, extent, size, length, interpolation=interpolation, flip=flip, sparse=sparse
-        )
-        for sparse in (False, True)
+@pytest.mark.parametrize("length, size", [(256, 96), (256, 224), (300, 20), (256, 256), (40, 100)])
+def test_bands_hold_the_dense_weights(interpolation, length, size):
+    """Put back at their places, windows give the dense matrix: nothing but zeros was left out."""
+    start, extent = (
+        tf.constant([0.0, 17.0, 9.25]),
+        tf.constant([float(length), 20.0, length - 9.25]),
     )
-    np.testing.assert_allclose(dense, scattered, atol=1e-6)
+    flip = tf.constant([False, True, False])
+    settings = {"interpolation": interpolation, "flip": flip}
+    dense = ops.resize_weights(start, extent, size, length, **settings)
+    weights, first = (
+        part.numpy() for part in band_weights(start, extent, size, length, **settings)
+    )
+    assert weights.shape[3] == window_length(size, length, interpolation)
+    placed = np.zeros((3, size, length + 2 * 300))
+    for image, row in np.ndindex(3, size):
+        begin = first[image, row // 16] + 300
+        placed[image, row, begin : begin + weights.shape[3]] = weights[image, row // 16, row % 16]
+    np.testing.assert_allclose(placed[:, :, 300:-300], dense, atol=1e-6)
+    assert np.abs(placed[:, :, :300]).max() == np.abs(placed[:, :, -300:]).max() == 0.0
     np.testing.assert_allclose(tf.reduce_sum(dense, axis=-1), np.ones((3, size)), atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height, width, size", [(160, 200, 100), (150, 150, 160)])
+def test_bands_equal_pillow_and_dense_products(interpolation, height, width, size):
+    """Large enough for bands on both axes; two boxes of each image; mirrored; dense to 2e-6."""
+    images = pictures(2, height, width)
+    boxes = np.array(
+        [
+            [0, 0, height, width],
+            [height - 31, 5, 31, width - 5],
+            [2.25, 1.5, height * 0.6, width * 0.7],
+            [20, width - 13, 40, 13],
+        ],
+        np.float32,
+    )
+    assert all(
+        bands.pays(window_length(size, side, interpolation), side) for side in (height, width)
+    )
+    flip = tf.constant([False, True, False, True])
+    made, dense = (
+        ops.crop_and_resize(
+            images, boxes, size, interpolation=interpolation, flip=flip, sparse=sparse
+        ).numpy()
+        for sparse in (True, False)
+    )
+    assert np.abs(made - dense).max() < 2e-6
+    for row, box in enumerate(boxes):
+        expected = pil_crop(images[row % 2], box, size, interpolation)
+        expected = expected[:, ::-1] if flip[row] else expected
+        assert np.abs(made[row] - expected).max() < 5e-6
 
 
 def test_whole_image_at_its_own_size_is_copied_exactly():

@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from keras_ssl import random
 from keras_ssl.views import ops
+from keras_ssl.views.spatial import blur_by_taps
 
 SQUARE = np.array([[1, 2], [3, 4]], np.float32)[None, :, :, None] / 4.0
 
@@ -92,6 +93,8 @@ def test_blur_equals_the_slow_convolution(sparse, height, width):
         expected = slow_blur(images[index].astype("float64"), sigma[index], 6)
         np.testing.assert_allclose(result[index], expected, atol=2e-6)
     np.testing.assert_array_equal(result[3], images[3])
+    by_taps = blur_by_taps(images.transpose(0, 3, 1, 2), tf.constant(sigma), 6)
+    np.testing.assert_allclose(by_taps[:3], result[:3].transpose(0, 3, 1, 2), atol=2e-6)
 
 
 def test_blur_width_is_that_of_simclr_at_224():
