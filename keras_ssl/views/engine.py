@@ -8,9 +8,11 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_ssl import random
-from keras_ssl.views import color, crop, spatial
+from keras_ssl.views import boxes as windows
+from keras_ssl.views import color, crop, photometric, pretext, spatial
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
+from keras_ssl.views.tiling import make_tiles
 
 _KERNELS = ("auto", "host", "device")
 
@@ -78,7 +80,10 @@ class ViewEngine:
         for group, configs in self.recipe.groups.items():
             tied = group in self.recipe.tied
             drawn = configs[:1] if tied else configs
-            made = _make(planes, keys, aspect, group, drawn, sparse)
+            if drawn[0].tiles is None:
+                made = _make(planes, keys, aspect, group, drawn, sparse)
+            else:
+                made = make_tiles(_make, planes, keys, aspect, group, drawn[0], sparse)
             turned = [
                 spatial.rotate(made[0 if tied else index], config.rotation)
                 for index, config in enumerate(configs)
@@ -142,11 +147,18 @@ def _make(
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
     numbers = _Numbers(keys, group, len(configs), planes.dtype)
     stack = _cut(planes, aspect, numbers, configs, sparse)
+    if configs[0].grayscale_first:
+        stack = _gray(stack, numbers, configs)
     if any(config.jitter_rate and any(config.jitter) for config in configs):
         stack = _jitter(stack, numbers, configs, sparse)
-    if any(config.grayscale_rate for config in configs):
-        chosen = numbers.chosen("grayscale", [config.grayscale_rate for config in configs])
-        stack = color.grayscale(stack, chosen, planes=True)
+    if any(config.photometric_rate for config in configs):
+        chosen = numbers.chosen("photometric", [config.photometric_rate for config in configs])
+        stack = photometric.photometric(stack, numbers.keys, chosen, sparse=sparse, planes=True)
+    if not configs[0].grayscale_first:
+        stack = _gray(stack, numbers, configs)
+    if any(config.projection_rate for config in configs):
+        chosen = numbers.chosen("projection", [config.projection_rate for config in configs])
+        stack = pretext.project_colors(stack, chosen, planes=True)
     if any(config.blur_rate for config in configs):
         stack = _blur(stack, numbers, configs, sparse)
     if any(config.solarize_rate for config in configs):
@@ -154,6 +166,13 @@ def _make(
         stack = color.solarize(stack, chosen, sparse=sparse, planes=True)
     size = configs[0].size
     return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
+
+
+def _gray(stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
+    if not any(config.grayscale_rate for config in configs):
+        return stack
+    chosen = numbers.chosen("grayscale", [config.grayscale_rate for config in configs])
+    return color.grayscale(stack, chosen, planes=True)
 
 
 def _cut(
@@ -180,7 +199,18 @@ def _cut(
         return spatial.pad_and_crop(
             planes, corner, first.pad_crop, flip=flip, sparse=sparse, planes=True
         )
-    if first.scale is None:
+    stretched = None if aspect is None else tf.tile(aspect, [count])
+    if first.short_side:
+        boxes = windows.random_squares(
+            numbers.named("crop"),
+            height,
+            width,
+            size=first.size,
+            short_side=first.short_side,
+            aspect=stretched,
+            dtype=planes.dtype,
+        )
+    elif first.scale is None:
         boxes = crop.full_boxes(count * numbers.batch, height, width, planes.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
@@ -190,7 +220,7 @@ def _cut(
             width,
             scale=scales,
             ratio=first.ratio,
-            aspect=None if aspect is None else tf.tile(aspect, [count]),
+            aspect=stretched,
             dtype=planes.dtype,
         )
     return crop.crop_and_resize(planes, boxes, first.size, flip=flip, **settings)

@@ -35,7 +35,16 @@ def small(name: str) -> ViewRecipe:
     return views.customize(name, image_size=32, **local)
 
 
-@pytest.mark.parametrize("name", views.names())
+def different(names: list[str]) -> list[str]:
+    """The first of all recipes that come to the same groups at 32 pixels, without tiles."""
+    seen = {}
+    for name in names:
+        if not any(group[0].tiles for group in views.get(name).groups.values()):
+            seen.setdefault(repr(small(name).groups), name)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("name", different(views.names()))
 def test_shapes_types_and_range_of_every_recipe(name):
     recipe = small(name)
     keys = keys_of(3)
@@ -49,9 +58,13 @@ def test_shapes_types_and_range_of_every_recipe(name):
         assert values.min() >= 0.0 and values.max() <= 1.0 and values.std() > 0.01
 
 
-@pytest.mark.parametrize("name", [n for n in views.names() if len(views.get(n).groups) == 1])
+@pytest.mark.parametrize(
+    "name", [n for n in different(views.names()) if list(views.get(n).counts.values())[0] > 1]
+)
 def test_views_of_one_image_differ_unless_the_recipe_is_inert(name):
-    (made,) = (v for k, v in ViewEngine(small(name))(pictures(), keys_of(6)).items() if k != "keys")
+    made = next(
+        v for k, v in ViewEngine(small(name))(pictures(), keys_of(6)).items() if k != "keys"
+    )
     differences = [np.abs(made[0] - other).mean() for other in made[1:]]
     if name == "none":
         assert differences == [0.0]
