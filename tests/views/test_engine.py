@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
@@ -35,12 +36,22 @@ def small(name: str) -> ViewRecipe:
     return views.customize(name, image_size=32, **local)
 
 
+def steps_of(view: ViewConfig) -> tuple:
+    """Which steps a view takes, whatever their numbers: rates, strengths and areas by being above 0."""
+    numbers = dataclasses.asdict(
+        dataclasses.replace(view, size=32, short_side=view.short_side and 40)
+    )
+    return tuple(bool(v) if isinstance(v, float | tuple) else v for v in numbers.values())
+
+
 def different(names: list[str]) -> list[str]:
-    """The first of all recipes that come to the same groups at 32 pixels, without tiles."""
+    """The first of all recipes without tiles that take the same steps for views of the same number."""
     seen = {}
     for name in names:
-        if not any(group[0].tiles for group in views.get(name).groups.values()):
-            seen.setdefault(repr(small(name).groups), name)
+        groups = views.get(name).groups
+        if not any(group[0].tiles for group in groups.values()):
+            steps = {group: [steps_of(view) for view in made] for group, made in groups.items()}
+            seen.setdefault(repr(steps), name)
     return list(seen.values())
 
 

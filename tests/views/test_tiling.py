@@ -136,6 +136,34 @@ def test_photometric_and_projection_have_their_rates():
         assert abs(changed - 0.3) < 0.14, field
 
 
+def test_tiles_windows_and_new_steps_in_every_mode():
+    """Host and device kernel, graph of unknown batch size, XLA: largest error under 1e-5."""
+    view = ViewConfig(
+        30, short_side=36, flip_rate=0.5, grayscale_rate=0.3, grayscale_first=True,
+        projection_rate=0.5, tiles=TileConfig(2, 12, channel_shift=1, separate_colors=True),
+    )  # fmt: skip
+    recipe = ViewRecipe("x", {"tiles": (view,), "global": (ViewConfig(16, photometric_rate=0.7),)})
+    images, keys = pictures(3, 40), keys_of(3)
+    aspect = tf.constant([1.0, 1.5, 0.6])
+    signature = [
+        tf.TensorSpec([None, 40, 40, 3], tf.uint8),
+        tf.TensorSpec([None, 2], tf.uint32),
+        tf.TensorSpec([None], tf.float32),
+    ]
+    host = ViewEngine(recipe, kernel="host")(images, keys, aspect)
+    modes = {
+        "device": ViewEngine(recipe, kernel="device"),
+        "graph": tf.function(ViewEngine(recipe, kernel="host"), input_signature=signature),
+        "xla": tf.function(ViewEngine(recipe), jit_compile=True),
+    }
+    for mode, engine in modes.items():
+        made = engine(images, keys, aspect)
+        for group in recipe.groups:
+            assert np.abs(made[group] - host[group]).max() < 1e-5, (mode, group)
+    alone = modes["graph"](images[1:2], keys[1:2], aspect[1:2])["tiles"]
+    np.testing.assert_allclose(alone[:, 0], host["tiles"][:, 1], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
