@@ -247,6 +247,12 @@ class SSLModel(Trainer):
         optimizer.apply(share, variables)  # Keras sums over the replicas once more
 
 
+def multi_crop_groups(views: Views) -> Views:
+    """Returns the groups of views by size: `global`, then `local`, `local_2` and so on, as there are."""
+    local = sorted(name for name in views if name.split("_")[0] == "local")
+    return {name: views[name] for name in ("global", *local)}
+
+
 def batch_first(x: tf.Tensor, views: int) -> tf.Tensor:
     """Turns view-major rows `(views * batch, d)` into `(batch, views, d)`."""
     return tf.transpose(tf.reshape(x, [views, -1, x.shape[-1]]), [1, 0, 2])

@@ -20,6 +20,7 @@ from keras_ssl.methods.base import (
     batch_first,
     embedding_std,
     mean_entropy,
+    multi_crop_groups,
 )
 from keras_ssl.optimizers import ParameterGroup, linear_ramp, teacher_momentum
 
@@ -143,7 +144,7 @@ class DINO(SSLModel):
 
     def embed(self, views: Views, training: bool) -> Embeddings:
         keys = views["keys"]
-        groups = {name: views[name] for name in ("global", "local") if name in views}
+        groups = multi_crop_groups(views)
         h = [
             self.features(group, random.fold_in(keys, name), training=training)
             for name, group in groups.items()

@@ -21,6 +21,7 @@ from keras_ssl.methods.base import (
     batch_first,
     embedding_std,
     mean_entropy,
+    multi_crop_groups,
 )
 from keras_ssl.optimizers import ParameterGroup
 
@@ -111,7 +112,7 @@ class SwAV(SSLModel):
         return self.projection_dim
 
     def embed(self, views: Views, training: bool) -> Embeddings:
-        groups = {name: views[name] for name in ("global", "local") if name in views}
+        groups = multi_crop_groups(views)
         h = [
             self.features(group, random.fold_in(views["keys"], name), training=training)
             for name, group in groups.items()

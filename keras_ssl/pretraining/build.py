@@ -151,9 +151,11 @@ def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Op
 
 def build_views(recipe: Recipe) -> views.ViewRecipe:
     """Returns the recipe of views with the run's changes."""
-    chosen = views.get(recipe.views)
-    size = None if recipe.image_size == views.main_size(chosen) else recipe.image_size
-    return views.customize(chosen, image_size=size, **recipe.views_settings)
+    chosen, settings = views.get(recipe.views), dict(recipe.views_settings)
+    own = recipe.image_size == views.main_size(chosen)
+    if settings.get("crops") is not None:  # they have counts of their own, and the size must agree
+        settings["num_local"], own = None, False
+    return views.customize(chosen, image_size=None if own else recipe.image_size, **settings)
 
 
 def build_model(

@@ -1,12 +1,16 @@
 """What the network is shown: batched, stateless, XLA-compilable augmentation."""
 
+from keras_ssl.views.config import ViewConfig, ViewRecipe
 from keras_ssl.views.crop import center_crop
 from keras_ssl.views.customize import check, customize, describe
 from keras_ssl.views.engine import ViewEngine, contact_sheet
-from keras_ssl.views.recipes import RECIPES, ViewConfig, ViewRecipe, get, main_size, names
+from keras_ssl.views.multi_crop import multi_crop
+from keras_ssl.views.recipes import RECIPES, get, main_size, names
+from keras_ssl.views.tiles import TileConfig
 
 __all__ = [
     "RECIPES",
+    "TileConfig",
     "ViewConfig",
     "ViewEngine",
     "ViewRecipe",
@@ -17,5 +21,6 @@ __all__ = [
     "describe",
     "get",
     "main_size",
+    "multi_crop",
     "names",
 ]

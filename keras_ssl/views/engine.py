@@ -10,9 +10,10 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_ssl import random
-from keras_ssl.views import boxes, color, compiled, crop, spatial
+from keras_ssl.views import boxes, color, compiled, crop, photometric, pretext, spatial
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
+from keras_ssl.views.tiling import make_tiles
 
 _KERNELS = ("auto", "host", "device")
 
@@ -80,7 +81,10 @@ class ViewEngine:
         for group, configs in self.recipe.groups.items():
             tied = group in self.recipe.tied
             drawn = configs[:1] if tied else configs
-            made = _make(pictures, keys, aspect, group, drawn, sparse)
+            if drawn[0].tiles is None:
+                made = _make(pictures, keys, aspect, group, drawn, sparse)
+            else:
+                made = make_tiles(_make, pictures, keys, aspect, group, drawn[0], sparse)
             turned = [
                 spatial.rotate(made[0 if tied else index], config.rotation)
                 for index, config in enumerate(configs)
@@ -144,10 +148,16 @@ def _make(
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
     numbers, size = _Numbers(keys, group, len(configs), pictures.dtype), configs[0].size
     stack = _cut(pictures, aspect, numbers, configs, sparse)
-    one_by_one = sparse and size >= compiled.MIN_SIZE
+    one_by_one = sparse and size >= compiled.MIN_SIZE and not _rare(configs)
     treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
     stack = treat(stack, numbers, configs)
     return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
+
+
+def _rare(configs: tuple[ViewConfig, ...]) -> bool:
+    """Whether a view takes a step that `compiled` does not have, or one in another place."""
+    steps = ("photometric_rate", "projection_rate", "grayscale_first")
+    return any(_any(configs, step) for step in steps)
 
 
 def _treat_batch(
@@ -155,10 +165,17 @@ def _treat_batch(
 ) -> tf.Tensor:
     """Takes all views through one step after the other."""
     settings = {"sparse": sparse, "planes": True}
+    if configs[0].grayscale_first:
+        stack = _gray(stack, numbers, configs)
     if any(_jitter_rates(configs)):
         stack = color.color_jitter(stack, *_jitter(numbers, configs), **settings)
-    if _any(configs, "grayscale_rate"):
-        stack = color.grayscale(stack, _chosen(numbers, configs, "grayscale"), planes=True)
+    if _any(configs, "photometric_rate"):
+        chosen = _chosen(numbers, configs, "photometric")
+        stack = photometric.photometric(stack, numbers.keys, chosen, **settings)
+    if not configs[0].grayscale_first:
+        stack = _gray(stack, numbers, configs)
+    if _any(configs, "projection_rate"):
+        stack = pretext.project_colors(stack, _chosen(numbers, configs, "projection"), planes=True)
     if _any(configs, "blur_rate"):
         sigma, max_sigma = _blur_sigma(numbers, configs)
         chosen = _chosen(numbers, configs, "blur")
@@ -166,6 +183,12 @@ def _treat_batch(
     if _any(configs, "solarize_rate"):
         stack = color.solarize(stack, _chosen(numbers, configs, "solarize"), **settings)
     return stack
+
+
+def _gray(stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
+    if not _any(configs, "grayscale_rate"):
+        return stack
+    return color.grayscale(stack, _chosen(numbers, configs, "grayscale"), planes=True)
 
 
 def _treat_one_by_one(
@@ -224,7 +247,18 @@ def _cut(
             planes = crop.cut(pictures, square, first.size, **settings)
         corner = numbers.named("crop")
         return spatial.pad_and_crop(planes, corner, first.pad_crop, flip=flip, planes=True)
-    if first.scale is None:
+    stretched = None if aspect is None else tf.tile(aspect, [count])
+    if first.short_side:
+        cuts = boxes.random_squares(
+            numbers.named("crop"),
+            height,
+            width,
+            size=first.size,
+            short_side=first.short_side,
+            aspect=stretched,
+            dtype=pictures.dtype,
+        )
+    elif first.scale is None:
         cuts = boxes.full_boxes(count * numbers.batch, height, width, pictures.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
@@ -234,7 +268,7 @@ def _cut(
             width,
             scale=scales,
             ratio=first.ratio,
-            aspect=None if aspect is None else tf.tile(aspect, [count]),
+            aspect=stretched,
             dtype=pictures.dtype,
         )
     return crop.cut(pictures, cuts, first.size, flip=flip, **settings)

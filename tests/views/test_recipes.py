@@ -15,42 +15,6 @@ def first(name: str, group: str = "global") -> ViewConfig:
 
 
 @pytest.mark.parametrize(
-    "name, counts, sizes",
-    [
-        ("simclr", {"global": 2}, [224]),
-        ("simclr_cifar", {"global": 2}, [32]),
-        ("moco_v2", {"global": 2}, [224]),
-        ("moco_v2_cifar", {"global": 2}, [32]),
-        ("swav", {"global": 2, "local": 6}, [224, 96]),
-        ("swav_2x224", {"global": 2}, [224]),
-        ("swav_cifar", {"global": 2, "local": 4}, [32, 20]),
-        ("byol", {"global": 2}, [224]),
-        ("byol_cifar", {"global": 2}, [32]),
-        ("vicreg_cifar", {"global": 2}, [32]),
-        ("dino", {"global": 2, "local": 8}, [224, 96]),
-        ("dino_cifar", {"global": 2}, [32]),
-        ("dino_cifar_local", {"global": 2, "local": 4}, [32, 16]),
-        ("mae", {"global": 1}, [224]),
-        ("mae_cifar", {"global": 1}, [32]),
-        ("rotnet", {"rotations": 4}, [224]),
-        ("rotnet_cifar", {"rotations": 4}, [32]),
-        ("none", {"global": 2}, [32]),
-    ],
-)
-def test_counts_and_sizes(name, counts, sizes):
-    recipe = views.get(name)
-    assert recipe.name == name and len(recipe.source) > 20
-    assert recipe.counts == counts
-    assert [group[0].size for group in recipe.groups.values()] == sizes
-    assert views.main_size(name) == sizes[0]
-
-
-def test_every_recipe_is_in_the_table_above():
-    (mark,) = test_counts_and_sizes.pytestmark
-    assert sorted(row[0] for row in mark.args[1]) == views.names()
-
-
-@pytest.mark.parametrize(
     "name, group, scale, jitter, interpolation",
     [
         ("simclr", "global", (0.08, 1.0), (0.8, 0.8, 0.8, 0.2), "bicubic"),
