@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PEER_CASES = ("simclr_cifar", "simclr", "swav", "dino")  # those that `views_peer.py` knows
-CANVAS = 256  # for pictures of several sizes; what `keras-ssl pretrain` chooses for 224-pixel views
 COLUMNS = {
     "recipe": 18,
     "side": 10,
@@ -53,6 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--turns", type=int, default=3, help="turns of each side; the median counts"
     )
     parser.add_argument("--batch", type=int, help="samples; default: 256 up to 64 pixels, else 16")
+    parser.add_argument("--canvas", default="auto", help="side that large pictures are decoded to")
     parser.add_argument("--peer", action="store_true", help="compare with lightly and torchvision")
     parser.add_argument(
         "--peer-python", default=sys.executable, help="interpreter that has them; default: this one"
@@ -117,20 +117,23 @@ class Ours:
         import tensorflow as tf
 
         from keras_ssl import random, views
-        from keras_ssl.data import decode
+        from keras_ssl.data import base, decode
 
         files = sorted(folder.glob("*.jpg"))
         encoded = [file.read_bytes() for file in files]
         pixels = [np.load(file.with_suffix(".npy")) for file in files]
-        side = CANVAS if views.main_size(name) > 64 else pixels[0].shape[0]
+        size = pixels[0].shape[1::-1]
+        canvas = options.canvas if options.canvas == "auto" else int(options.canvas)
+        canvas = base.choose_canvas([size], canvas, views.main_size(name))
+        self.canvas = list(canvas)
 
         def read() -> tuple[np.ndarray, np.ndarray]:
-            made = [decode.decode(data, (side, side)) for data in encoded]
+            made = [decode.decode(data, canvas) for data in encoded]
             images, aspects = zip(*made, strict=True)
             return np.stack(images), np.array(aspects, np.float32)
 
-        change = decode.shape_change(pixels[0].shape[1::-1], (side, side))
-        ready = np.stack([decode.resize_array(image, (side, side)) for image in pixels])
+        change = decode.shape_change(size, canvas)
+        ready = np.stack([decode.resize_array(image, canvas) for image in pixels])
         aspect = tf.fill([len(files)], tf.constant(change, tf.float32))
         keys = random.sample_keys(0, tf.range(len(files), dtype=tf.int64))
         engine = views.ViewEngine(name, kernel="host" if options.mode == "data" else "auto")
@@ -216,6 +219,7 @@ def rows_of(
     rows = []
     for side in turns[0]:
         row = {"recipe": name, "side": side, "mode": options.mode, "decode": with_decoding}
+        row["canvas"] = ours.canvas if side == "keras_ssl" else None
         row["views"] = sum(views.get(name).counts.values())
         for rate in ("images_per_s", "images_per_s_per_core"):
             row[rate] = round(statistics.median(turn[side][rate] for turn in turns), 1)

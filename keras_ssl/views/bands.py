@@ -41,7 +41,7 @@ def product(rows: tf.Tensor, weights: tf.Tensor, first: tf.Tensor, size: int) ->
         `(n, size, width)`; row `v * batch + i` is made from picture i.
     """
     _, length, width = rows.shape
-    batch, count, window = tf.shape(rows)[0], tf.shape(first)[0], weights.shape[-1]
+    batch, count, window = tf.shape(rows)[0], tf.shape(first)[0], tf.shape(weights)[-1]
     picture = tf.range(count) % batch
     place = tf.clip_by_value(first[..., None] + tf.range(window), 0, length - 1)
     place += picture[:, None, None] * length

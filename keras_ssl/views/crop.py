@@ -111,7 +111,8 @@ def band_weights(
         start, extent, size, length, interpolation, flip: as for `resize_weights`.
 
     Returns:
-        Weights `(batch, blocks, bands.BLOCK, window)`, and int32 `(batch, blocks)`, the pixel that each
+        Weights `(batch, blocks, bands.BLOCK, window)`, the window as long as the largest extent needs,
+        at most `window_length`; and int32 `(batch, blocks)`, the pixel that each
         window begins with. Rows beyond `size` repeat the last one.
     """
     dtype, blocks = start.dtype, bands.block_count(size)
@@ -120,7 +121,9 @@ def band_weights(
     widening = tf.maximum(extent / size, 1.0)[:, None]
     begin = tf.floor(whole + (fraction - _SUPPORT[interpolation] * widening + 0.5))
     begin = tf.reduce_min(tf.reshape(begin, [-1, blocks, bands.BLOCK]), axis=-1)
-    window = window_length(size, length, interpolation)
+    widest = tf.reduce_max(extent) / size  # often far less than the longest possible, `length`
+    taps = 2.0 * _SUPPORT[interpolation] * tf.maximum(widest, 1.0)
+    window = tf.math.ceil((bands.BLOCK - 1.0) * widest + taps) + 1.0
     pixel = begin[:, :, None, None] + tf.range(window, dtype=dtype)
     whole, fraction = (tf.reshape(part, [-1, blocks, bands.BLOCK, 1]) for part in (whole, fraction))
     weights = _weights_at(pixel, whole, fraction, widening[:, :, None, None], interpolation)
