@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ssl import random, views
+from keras_ssl import backbones, random, views
+from keras_ssl.methods import get_method
 from keras_ssl.methods.base import multi_crop_groups
 from keras_ssl.pretraining.build import build_views
 from keras_ssl.pretraining.recipe import resolve
@@ -90,6 +92,22 @@ def test_engine_makes_every_group():
     }  # fmt: skip
     few = ViewEngine(views.multi_crop("swav", "2x32+2x24"))(images, keys)
     assert (few["local"].numpy() == made["local"].numpy()).all()
+
+
+@pytest.mark.parametrize("method", ["swav", "dino"])
+def test_methods_embed_the_views_of_every_size_in_order(method):
+    """Column 3 of the embeddings is the one view of the third size."""
+    backbone = backbones.build("resnet_mini", image_size=32)
+    sizes = {"num_prototypes": 8, "hidden_dim": 16}
+    model = get_method(method)(backbone, **sizes)
+    recipe = views.multi_crop("swav", "2x32+1x24+1x16@0.05-0.1")
+    views.check(recipe, model.view_spec)
+    images = tf.random.stateless_uniform([2, 40, 40, 3], [0, 1])
+    made = ViewEngine(recipe)(images, random.sample_keys(0, tf.range(2, dtype=tf.int64)))
+    z = model.embed(made, training=False)["z"]
+    assert z.shape[:2] == (2, 4)
+    own = model.projector(backbone(made["local_2"][0], training=False)["features"], training=False)
+    np.testing.assert_allclose(z[:, 3], own / tf.norm(own, axis=-1, keepdims=True), atol=1e-5)
 
 
 def test_the_command_takes_crops_and_wants_the_image_size_to_agree():
