@@ -285,8 +285,9 @@ def test_arrays_cannot_be_read_elsewhere():
 
 
 def test_a_reader_published_second_is_refused():
-    """This process has made pipelines, so the number that workers count on is gone."""
-    tf.numpy_function(lambda: np.float32(0), [], tf.float32)
+    """The number that workers count on is gone once a graph of this process holds a Python function."""
+    with tf.Graph().as_default():
+        tf.numpy_function(lambda: np.float32(0), [], tf.float32)
     with pytest.raises(RuntimeError, match="in a process of its own"):
         remote_call.publish(lambda: [np.float32(0)])
 
