@@ -30,13 +30,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def start(*arguments: str) -> tuple[subprocess.Popen, str]:
-    """Returns a server and its first line."""
+    """Returns a server and the line that says it is ready."""
     command = [sys.executable, "-m", "keras_ssl.cli", "input-service", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    return process, process.stdout.readline().strip()
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    lines = (line.strip() for line in process.stderr)
+    return process, next(line for line in lines if line.startswith(arguments[0]))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -311,7 +311,7 @@ def _input_service(flags: argparse.Namespace) -> typing.NoReturn:
     env.import_tensorflow_quietly()
     from keras_ssl.data import service
 
-    getattr(service, f"run_{vars(flags).pop('action')}")(**vars(flags))
+    getattr(service, f"run_{vars(flags).pop('action')}")(sys.stderr.write, **vars(flags))
 
 
 # replay, doctor ----------------------------------------------------------------------------------------------

@@ -7,9 +7,8 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,6 +24,7 @@ _SECONDS, _PATIENCE = 8.0, 60.0
 # How a client of HTTP/2, which gRPC speaks, says hello, and the kind of frame that a server answers with first.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS = bytes([4])
+Report = Callable[[str], object]
 _SENTENCE = re.compile(r"\bDataError: (.*)")
 _NO_READER = "Could not find callback"  # what TensorFlow says when nothing was published
 
@@ -102,10 +102,15 @@ def check_address(address: str) -> str:
 
 
 @contextlib.contextmanager
-def patience(address: str | None) -> Iterator[None]:
-    """Says so on standard error when what is done inside has waited for a minute, for perhaps no worker is there."""
-    text = f"note      no step for {_PATIENCE:.0f} s; the run waits: are input workers of {address} running?"
-    timer = threading.Timer(_PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+def patience(address: str | None, report: Report) -> Iterator[None]:
+    """Reports when what is done inside takes more than a minute, for perhaps it waits and no worker is there.
+
+    Args:
+        address: str. `HOST:PORT` of the dispatcher, or None without a service.
+        report: function of a str. Called from another thread.
+    """
+    text = f"note      no step for {_PATIENCE:.0f} s: are input workers of {address} running?\n"
+    timer = threading.Timer(_PATIENCE, report, [text])
     timer.daemon = True
     if address is not None:
         timer.start()
@@ -172,10 +177,11 @@ class SharedReader:
             return self._opened[canvas]
 
 
-def run_dispatcher(port: int, workdir: str | None = None) -> NoReturn:
+def run_dispatcher(report: Report, port: int, workdir: str | None = None) -> NoReturn:
     """Runs the dispatcher of an input service until SIGINT or SIGTERM.
 
     Args:
+        report: function of a str. Told in one line when the server is ready.
         port: int. To listen on; 0 for any that is free.
         workdir: str or None. Folder of a journal: a dispatcher that is started again with it goes on.
 
@@ -188,11 +194,12 @@ def run_dispatcher(port: int, workdir: str | None = None) -> NoReturn:
         port=port, protocol="grpc", work_dir=workdir, fault_tolerant_mode=workdir is not None
     )
     server = tf.data.experimental.service.DispatchServer(config)
-    print(f"dispatcher: listens on port {server.target.rpartition(':')[2]}", flush=True)
+    report(f"dispatcher: listens on port {server.target.rpartition(':')[2]}\n")
     _serve_until_signal()
 
 
 def run_worker(
+    report: Report,
     dispatcher: str,
     data: str,
     *,
@@ -205,6 +212,7 @@ def run_worker(
     Trainers are told to reach it by the address that it has towards the dispatcher.
 
     Args:
+        report: function of a str. Told in one line when the server is ready.
         dispatcher: str. `HOST:PORT` of the dispatcher.
         data: str. The trainer's images, in any form that `open_source` takes.
         data_dir: str or None. Where TFDS keeps its prepared data sets.
@@ -233,7 +241,7 @@ def run_worker(
             f"Expected the dispatcher of an input service at {dispatcher}, but found another server there: "
             "give the dispatcher's port."
         ) from error
-    print(f"worker: serves {reader[0].source.describe()} to {dispatcher} as {own}", flush=True)
+    report(f"worker: serves {reader[0].source.describe()} to {dispatcher} as {own}\n")
     _serve_until_signal()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,7 +236,7 @@ class Run:
 
     def _step(self, train: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:
         try:
-            with service.patience(self.options.input_service):
+            with service.patience(self.options.input_service, sys.stderr.write):
                 return train(batches)
         except tf.errors.OpError as error:
             cause = self.stream.source.error or service.remote_cause(error)

@@ -273,9 +273,9 @@ def test_an_address_needs_host_and_port(address):
 
 def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("", 0)) as other, pytest.raises(DataError, match="free port"):
-        service.run_dispatcher(other.getsockname()[1])
+        service.run_dispatcher(print, other.getsockname()[1])
     with pytest.raises(DataError, match="free port"):
-        service.run_dispatcher(70000)
+        service.run_dispatcher(print, 70000)
 
 
 def test_arrays_cannot_be_read_elsewhere():
@@ -285,8 +285,9 @@ def test_arrays_cannot_be_read_elsewhere():
 
 
 def test_a_reader_published_second_is_refused():
-    """This process has made pipelines, so the number that workers count on is gone."""
-    tf.numpy_function(lambda: np.float32(0), [], tf.float32)
+    """The number that workers count on is gone once a graph of this process holds a Python function."""
+    with tf.Graph().as_default():
+        tf.numpy_function(lambda: np.float32(0), [], tf.float32)
     with pytest.raises(RuntimeError, match="in a process of its own"):
         remote_call.publish(lambda: [np.float32(0)])
 
@@ -300,9 +301,14 @@ def test_a_worker_of_another_program_is_named():
     assert service.remote_cause(other) is None
 
 
-def test_waiting_is_reported(monkeypatch, capfd):
+def test_waiting_is_reported(monkeypatch):
     monkeypatch.setattr(service, "_PATIENCE", 0.05)
+    said_lines = []
     for address in (None, "host:1"):
-        with service.patience(address):
+        with service.patience(address, said_lines.append):
             time.sleep(0.3)
-    assert capfd.readouterr().err.count("are input workers of host:1 running?") == 1
+    with service.patience("host:2", said_lines.append):
+        pass
+    time.sleep(0.2)
+    (line,) = said_lines
+    assert "are input workers of host:1 running?" in line
