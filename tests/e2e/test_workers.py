@@ -34,7 +34,7 @@ SETTINGS = {
     "log_every": 1,
     "save_every": 3,
 }
-STOPPED_WITHIN = 60.0  # seconds, on a busy machine; see docs/distributed.md
+STOPPED_WITHIN = 120.0  # seconds, on a busy machine; see docs/distributed.md
 
 
 def ports() -> list[int]:
@@ -157,7 +157,7 @@ def test_one_is_killed_the_other_stops_and_both_go_on(base, whole, victim, tmp_p
     code = processes[1 - victim].wait(timeout=600)
     seconds = time.monotonic() - before
     print(f"worker {1 - victim} stopped {seconds:.1f} s after worker {victim} was killed")
-    assert code == 1 and seconds < STOPPED_WITHIN
+    assert code == 1 and seconds < STOPPED_WITHIN, seconds
     (sentence,) = sentences(Path(f"{workdir}.{1 - victim}").read_text())
     assert f"Worker {1 - victim} lost the connection to" in sentence and "same command" in sentence
     assert processes[victim].wait() == -signal.SIGKILL
