@@ -94,6 +94,12 @@ def _multiworker() -> tf.distribute.Strategy:
         raise StrategyError(
             f"Expected --strategy multiworker before TensorFlow has done anything. Received: {error}"
         ) from error
+    except tf.errors.UnknownError as error:
+        cluster = read_cluster()
+        raise StrategyError(
+            f"Expected the port of {cluster.workers[cluster.index]} in TF_CONFIG to be free on this machine. "
+            f"Received: {error.message}; wait until an older worker has ended, or choose another port."
+        ) from error
 
 
 def _one_gpu(count: int) -> tf.distribute.Strategy:

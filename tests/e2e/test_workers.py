@@ -34,7 +34,7 @@ SETTINGS = {
     "log_every": 1,
     "save_every": 3,
 }
-STOPPED_WITHIN = 60.0  # seconds, on a busy machine; see docs/distributed.md
+STOPPED_WITHIN = 120.0  # seconds, on a busy machine; see docs/distributed.md
 
 
 def ports() -> list[int]:
@@ -110,12 +110,17 @@ def sentences(printed: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A folder with the data and the run of one process, `one`."""
+    """A folder with the data."""
     folder = tmp_path_factory.mktemp("workers")
     np.savez(folder / "data.npz", images=images(64))
-    data = str(folder / "data.npz")
-    keras_ssl.pretrain(**SETTINGS, data=data, workdir=folder / "one", quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one(base) -> Path:
+    """The folder of the run of one process."""
+    data = str(base / "data.npz")
+    return keras_ssl.pretrain(**SETTINGS, data=data, workdir=base / "one", quiet=True).workdir
 
 
 @pytest.fixture(scope="module")
@@ -128,20 +133,21 @@ def whole(base) -> Path:
     return workdir
 
 
-def test_two_workers_train_like_one_process(base, whole):
+@pytest.mark.slow
+def test_two_workers_train_like_one_process(one, whole):
     """Views, batch statistics and negatives are those of the whole batch; only the chief writes."""
-    assert distance(base / "one", whole) < 1e-8
+    assert distance(one, whole) < 1e-8
     assert steps_of(whole) == list(range(1, STEPS + 1))  # once each
-    one, two = (
+    lines, others = (
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        for folder in (base / "one", whole)
+        for folder in (one, whole)
     )
-    for line, other in zip(one, two, strict=True):
+    for line, other in zip(lines, others, strict=True):
         assert line["kind"] == other["kind"]
         assert line.get("loss", 0) == pytest.approx(other.get("loss", 0), abs=1e-8)
     names = [path.name.split(".")[0] for path in whole.iterdir()]
     assert names.count("events") == 1
-    assert {*names} == {path.name.split(".")[0] for path in (base / "one").iterdir()}
+    assert {*names} == {path.name.split(".")[0] for path in one.iterdir()}
     assert (whole / "encoder" / "saved_model.pb").is_file()
 
 
@@ -157,7 +163,7 @@ def test_one_is_killed_the_other_stops_and_both_go_on(base, whole, victim, tmp_p
     code = processes[1 - victim].wait(timeout=600)
     seconds = time.monotonic() - before
     print(f"worker {1 - victim} stopped {seconds:.1f} s after worker {victim} was killed")
-    assert code == 1 and seconds < STOPPED_WITHIN
+    assert code == 1 and seconds < STOPPED_WITHIN, seconds
     (sentence,) = sentences(Path(f"{workdir}.{1 - victim}").read_text())
     assert f"Worker {1 - victim} lost the connection to" in sentence and "same command" in sentence
     assert processes[victim].wait() == -signal.SIGKILL
@@ -170,7 +176,7 @@ def test_one_is_killed_the_other_stops_and_both_go_on(base, whole, victim, tmp_p
 
 
 @pytest.mark.slow
-def test_a_frozen_worker_is_noticed_and_one_process_goes_on(base, tmp_path):
+def test_a_frozen_worker_is_noticed_and_one_process_goes_on(base, one, tmp_path):
     workdir, data = tmp_path / "frozen", str(base / "data.npz")
     processes = start(workdir, f"--data={data}")
     reach(6, workdir, processes)
@@ -185,7 +191,7 @@ def test_a_frozen_worker_is_noticed_and_one_process_goes_on(base, tmp_path):
     processes[1].wait()
     result = keras_ssl.pretrain(**SETTINGS, data=data, workdir=workdir, quiet=True)
     assert result.step == STEPS
-    assert distance(base / "one", workdir) < 1e-8
+    assert distance(one, workdir) < 1e-8
 
 
 @pytest.mark.slow
@@ -212,13 +218,16 @@ def test_executions_of_four_steps_change_nothing(base, whole):
     assert distance(whole, workdir) < 1e-9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, codes, sentence",
     [
         ("--seed=INDEX", (2, 2), "the same settings on all workers"),
-        ("--data=data.npz", (2, 2), "the same data on all workers"),
-        ("--workdir=run", (1, 2), "a --workdir that all workers share"),
+        pytest.param(
+            "--data=data.npz", (2, 2), "the same data on all workers", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "--workdir=run", (1, 2), "a --workdir that all workers share", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_workers_that_do_not_fit_stop(base, change, codes, sentence, tmp_path):

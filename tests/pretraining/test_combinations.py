@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -85,6 +86,9 @@ REFUSED = {
     ),
 }
 
+_BUSY = '{"cluster": {"worker": ["127.0.0.1:PORT", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+REFUSED["a port that is taken"] = (_BUSY, ["--strategy", "multiworker"], "TF_CONFIG to be free on")
+
 _IN_PROCESS = """
 import json, os, sys
 from keras_ssl import data
@@ -101,15 +105,17 @@ for tf_config, arguments in json.loads(sys.argv[1]):
 
 def test_every_refused_combination_is_one_sentence(tmp_path, subprocess_env):
     """The data do not exist, which would be said first if anything had opened them."""
-    cases = [case[:2] for case in REFUSED.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", _IN_PROCESS, json.dumps(cases)],
-        cwd=tmp_path,
-        env=subprocess_env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases = [(case[0].replace("PORT", port), case[1]) for case in REFUSED.values()]
+        done = subprocess.run(
+            [sys.executable, "-c", _IN_PROCESS, json.dumps(cases)],
+            cwd=tmp_path,
+            env=subprocess_env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
     parts = done.stderr.split("<end>")[:-1]
     codes = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("<end>")]
     assert len(parts) == len(REFUSED), done.stderr[-3000:]
