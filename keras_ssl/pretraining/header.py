@@ -45,7 +45,7 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
         text.append(
             "note      this backbone brings its own dropout or batch-norm: not replica-exact"
         )
-    for damaged in restored["damaged"] if restored else ():
+    for damaged in restored.get("damaged", ()) if restored else ():
         text.append(f"damaged   {damaged}; set aside, the checkpoint before it is used")
     if restored is not None:
         text.append(f"resumes   after step {restored['step']} of {run.total_steps}")

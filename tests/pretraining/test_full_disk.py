@@ -51,7 +51,7 @@ def test_events_that_are_lost_do_not_harm_the_log(tmp_path):
             journal.write("train", step, loss=1.0)
         journal.close()
     (events,) = tmp_path.glob("events*")
-    assert events.stat().st_size == LIMIT  # 270 kB each would not fit
+    assert events.stat().st_size <= LIMIT  # each image is 270 kB
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
 
 
