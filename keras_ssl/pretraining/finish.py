@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,12 @@ def load_any_encoder(name: str | Path) -> keras.Model:
         file = path / "encoder.keras"
         if file.is_file():
             return keras.saving.load_model(file)
-        return load_saved(path).model.encoders()["image"]
+        saved = load_saved(path)
+        print(
+            f"{path} is not finished: its checkpoint of step {saved.step} is taken.",
+            file=sys.stderr,
+        )
+        return saved.model.encoders()["image"]
     if (path / "manifest.json").is_file():
         step = int(path.resolve().name.removeprefix("step-"))
         return load_saved(path.resolve().parents[1], near=step).model.encoders()["image"]

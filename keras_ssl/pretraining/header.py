@@ -54,7 +54,7 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
     padding = padding_note(recipe.batch_size, run.replicas)
     if run.compute.device == "tpu" and padding:
         text.append(f"note      {padding}")
-    for damaged in restored["damaged"] if restored else ():
+    for damaged in restored.get("damaged", ()) if restored else ():
         text.append(f"damaged   {damaged}; set aside, the checkpoint before it is used")
     if restored is not None:
         text.append(f"resumes   after step {restored['step']} of {run.total_steps}")

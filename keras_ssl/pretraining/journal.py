@@ -22,8 +22,8 @@ class Journal:
         start_step: int. Lines of later steps, left by a killed process, are dropped; -1 drops all.
         writer: bool. Whether this process writes. Defaults to `True`.
 
-    A line that cannot be written, as on a full disk, raises `TrainingError`. TensorFlow drops events that it cannot
-    write without a word; the line, written first, has the same numbers.
+    A line or event that cannot be written, as on a full disk, raises `TrainingError`. TensorFlow says so of an event
+    only when it is flushed, at times one write later; the line, written first, has the same numbers.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, writer: bool = True):
@@ -65,7 +65,7 @@ class Journal:
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **plain}
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        with self._events.as_default(step=step):
+        with writing(self.path.parent), self._events.as_default(step=step):
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     tf.summary.scalar(f"{kind}/{name}", value)
@@ -73,13 +73,14 @@ class Journal:
     def image(self, name: str, step: int, image: np.ndarray) -> None:
         """Shows a uint8 image `(height, width, 3)` in TensorBoard."""
         if self._events is not None:
-            with self._events.as_default(step=step):
+            with writing(self.path.parent), self._events.as_default(step=step):
                 tf.summary.image(name, image[None])
 
     def close(self) -> None:
         """Flushes the events."""
         if self._events is not None:
-            self._events.close()
+            with writing(self.path.parent):
+                self._events.close()
 
 
 def _step(line: str) -> int:

@@ -242,6 +242,9 @@ class Run:
             cause = self.stream.source.error or service.remote_cause(error)
             if cause is not None:
                 raise cause from error
+            if "OSError: [Errno" in str(error):  # such as a full disk for quarantine.jsonl
+                words = str(error).split("OSError: ", 1)[1].splitlines()[0]
+                raise TrainingError(f"Expected the next batch. Received: {words}.") from error
             raise
 
     def _log(self, step: int, logs: dict[str, tf.Tensor]) -> None:
