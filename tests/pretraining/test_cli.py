@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keras_ssl import cli
+from keras_ssl import cli, flags
 from keras_ssl.methods import METHODS
 from keras_ssl.pretraining import build
 from keras_ssl.pretraining.recipe import resolve
@@ -37,7 +37,7 @@ from keras_ssl.pretraining.recipes import RECIPES
     ],
 )
 def test_types_of_flags(hint, one, many):
-    assert cli._converter(hint) == (one, many)
+    assert flags.converter(hint) == (one, many)
 
 
 @pytest.fixture
