@@ -39,7 +39,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--view-size", type=int, default=224)
     parser.add_argument("--scale", type=float, nargs=2, default=(0.08, 1.0), help="area of a view")
     parser.add_argument("--canvases", type=int, nargs="*", default=(224, 448, 672, 1024))
-    parser.add_argument("--prepared", type=int, default=512, help="size of prepared copies")
+    parser.add_argument(
+        "--prepared", type=int, nargs="*", default=(512, 768), help="sizes of prepared copies"
+    )
     parser.add_argument("--json", help="file to add the rows to")
     return parser.parse_args(arguments)
 
@@ -132,9 +134,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
 
     pictures = load(options)
     size, boxes = options.view_size, boxes_of(pictures, options)
-    copies = [decode.shrink(data, options.prepared, 90) for data in pictures]
     ways = [("exact", None, pictures)] + [("canvas", side, pictures) for side in options.canvases]
-    ways += [("prepared", side, copies) for side in options.canvases if side <= options.prepared]
+    for least in options.prepared:
+        copies = [decode.shrink(data, least, 90) for data in pictures]
+        fitting = [side for side in options.canvases if side <= least]
+        ways += [(f"prepared {least}", side, copies) for side in fitting]
     rows, exact = [], None
     for way, canvas, data in ways:
         begun = time.process_time()
@@ -166,9 +170,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     rows = measure(options)
     columns = list(rows[0])[1:]
     print(rows[0]["pictures"])
-    print("".join(f"{name:>{max(10, len(name) + 2)}}" for name in columns))
+    print("".join(f"{name:>{max(14, len(name) + 2)}}" for name in columns))
     for row in rows:
-        print("".join(f"{row[name]!s:>{max(10, len(name) + 2)}}" for name in columns))
+        print("".join(f"{row[name]!s:>{max(14, len(name) + 2)}}" for name in columns))
     if options.json:
         path = Path(options.json)
         stored = json.loads(path.read_text()) if path.exists() else {"settings": {}, "rows": []}

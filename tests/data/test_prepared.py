@@ -67,6 +67,7 @@ def test_cache_shows_the_same_records(folder, tmp_path):
     assert isinstance(after, PreparedSource) and after.num_samples == COUNT
     assert after.canvas == before.canvas == (96, 96)
     assert after.class_names == before.class_names == ("class0", "class1", "class2")
+    assert PreparedSource(tmp_path / "cache").canvas == FolderSource(folder).canvas  # larger ones
     np.testing.assert_array_equal(after.labels, before.labels)
     positions = np.arange(COUNT) + 1000
     images, aspect, shown = before.read_batch(np.arange(COUNT), positions)
