@@ -81,3 +81,9 @@ def test_files_that_are_named_exist():
     paths = re.findall(r"`((?:keras_ssl|tests|examples|docs|requirements)/[\w./]+)`", README)
     assert len(paths) > 3
     assert not [path for path in paths if not (REPOSITORY / path).exists()]
+
+
+def test_measured_numbers_are_those_of_the_files():
+    script = REPOSITORY / "benchmarks" / "report.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, f"run: python benchmarks/report.py\n{done.stderr}"

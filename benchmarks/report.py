@@ -1,0 +1,130 @@
+"""Writes what was measured into README.md: `python benchmarks/report.py`; with `--check` it only compares.
+
+Every number comes from a file in `docs/benchmarks/`, which the scripts of this folder write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- performance: begin -->", "<!-- performance: end -->"
+RECIPES = {
+    "simclr_cifar": "SimCLR 2x32",
+    "simclr": "SimCLR 2x224",
+    "swav": "SwAV 2x224 + 6x96",
+    "dino": "DINO 2x224 + 8x96",
+}
+
+
+def read(name: str) -> dict | None:
+    path = ROOT / "docs" / "benchmarks" / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def views() -> list[str]:
+    """The table of the view engine beside its peer."""
+    content = read("views")
+    where = content["environment"]
+    peer = where["peer_side"]
+    found = {(row["recipe"], row["side"], row["decode"]): row for row in content["rows"]}
+    rows = []
+    for recipe, title in RECIPES.items():
+        cells = [title]
+        for decode in (False, True):
+            mine, theirs = (found[recipe, side, decode] for side in ("keras_ssl", "peer"))
+            cells += [
+                f"{mine['images_per_s_per_core']:,.0f} / {theirs['images_per_s_per_core']:,.0f}",
+                f"{theirs['ratio']:.1f}",
+            ]
+        rows.append(cells)
+    head = ["views", "here / peer, images/s", "ratio", "from JPEG, here / peer", "ratio"]
+    return [
+        f"Making views, for each second of one core's time, beside lightly {peer['lightly']} on torchvision and Pillow "
+        f"(both on the same {where['processor']}, in turns; load {where['load_average']:.0f}):",
+        "",
+        *table(head, rows),
+    ]
+
+
+def step() -> list[str]:
+    """The table of a training step beside bare TensorFlow and PyTorch."""
+    content = read("step_peer")
+    if content is None:
+        return []
+    names = {"ours": "`keras_ssl`", "tensorflow": "bare TensorFlow", "pytorch": "PyTorch"}
+    rows = [
+        [
+            f"{names[row['side']]} {row['version']}" if row["side"] != "ours" else names["ours"],
+            f"{row['width']:g}",
+            f"{row['per_core']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['share']:.0%}",
+        ]
+        for row in content["rows"]
+    ]
+    head = ["SimCLR step", "width", "images/s of one core", "here / there", "of the product rate"]
+    batch = content["machine"]["batch_size"]
+    return [
+        "",
+        f"A training step of SimCLR with ResNet-18 (small-image stem, batch {batch}, both views), and the share of the "
+        "rate of one large matrix product in the same process that its arithmetic reaches:",
+        "",
+        *table(head, rows),
+    ]
+
+
+def overhead() -> list[str]:
+    """The sentence on what the library adds to a step written by hand."""
+    rows = read("train_step")
+    if rows is None:
+        return []
+    ratios = ", ".join(f"{row['method']} {row['cpu_ratio']:.2f}" for row in rows)
+    return ["", f"CPU time of a step over one written by hand with `tf.GradientTape`: {ratios}."]
+
+
+def memory() -> list[str]:
+    """The sentence on the largest batch that was trained in micro-batches."""
+    content = read("memory")
+    rows = [row for row in (content or {}).get("rows", []) if row["micro"]]
+    if not rows:
+        return []
+    row = max(rows, key=lambda row: row["batch"] * row["size"] ** 2)
+    return [
+        "",
+        f"Memory: a SimCLR step with ResNet-18, {row['size']} pixels and a batch of {row['batch']:,} in micro-batches "
+        f"of {row['micro']} peaked at {row['peak_mb'] / 1024:.1f} GiB for the whole process.",
+    ]
+
+
+def section() -> str:
+    """Returns the section between its two marks."""
+    parts = [*views(), *step(), *overhead(), *memory()]
+    return "\n".join([BEGIN, *parts, END])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="exit with 1 if README.md is old")
+    flags = parser.parse_args()
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    if BEGIN not in old:
+        raise SystemExit(f"Expected the mark {BEGIN} in README.md. Received: none.")
+    new = re.sub(f"{BEGIN}.*?{END}", lambda _: section(), old, flags=re.S)
+    if flags.check:
+        return int(new != old)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
