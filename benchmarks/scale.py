@@ -23,10 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 IMAGES, IMAGE_BYTES = 10**9, 100_000  # ImageNet's JPEGs are about 110 kB each
 BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
-LINK_BYTES, LATENCY = (
-    12.5e9,
-    20e-6,
-)  # assumed: 100 Gbit/s for each host, 20 microseconds a collective
+LATENCY = 20e-6  # seconds a collective, assumed
+# Bytes a second that one accelerator can send, assumed: PCIe 4; an eighth of a host's 100 Gbit/s; a pod's own links.
+PCIE, NETWORK, POD = 12.5e9, 12.5e9 / 8, 100e9
 
 # facebookresearch/swav README: 2x224 + 6x96, batch 4096, 64 V100, 3 min 40 s for 1,281,167 images.
 SWAV_V100 = 1_281_167 / 220 / 64
