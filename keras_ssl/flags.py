@@ -11,13 +11,12 @@ from typing import Any
 
 from keras_ssl import env
 from keras_ssl.methods import METHODS
+from keras_ssl.pretraining.docstrings import field_help, parse_attributes
 from keras_ssl.pretraining.recipe import (
     NOTHING,
     Recipe,
     RunOptions,
     choose_recipe,
-    field_help,
-    parse_attributes,
     start_from,
     suggest,
 )

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from keras_ssl.pretraining.finish import export_run, initialize
 from keras_ssl.pretraining.journal import Journal
 from keras_ssl.pretraining.monitor import Monitor
 from keras_ssl.pretraining.recipe import Recipe, RunOptions, resolve
+from keras_ssl.pretraining.signals import stop_signals
 from keras_ssl.pretraining.workers import Workers, lost
 
 __all__ = ["Run", "RunResult", "TrainingError", "pretrain"]
@@ -182,7 +182,7 @@ class Run:
                 self.reporter.line(line)
             event = "resume" if restored else "start"
             self.journal.write("event", step, event=event, compute=header.compute(self))
-            with self._signals():
+            with stop_signals(self._ask_to_stop):
                 step = self._train(step)
         finally:
             self.reporter.close()
@@ -273,22 +273,9 @@ class Run:
             "steps_per_epoch": self.stream.steps_per_epoch,
         }
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Lets Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: Any) -> None:
-            self.asked_to_stop = number
-
-        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def _ask_to_stop(self, number: int) -> None:
+        """Ends the run after the current step, with a checkpoint."""
+        self.asked_to_stop = number
 
     def _last_line(self, step: int) -> None:
         if self.stopped:

@@ -10,6 +10,7 @@ import pytest
 from keras_ssl import views
 from keras_ssl.methods import METHODS, get_method
 from keras_ssl.pretraining import build
+from keras_ssl.pretraining.docstrings import field_help, parse_attributes
 from keras_ssl.pretraining.recipe import (
     PREFIXES,
     Recipe,
@@ -17,8 +18,6 @@ from keras_ssl.pretraining.recipe import (
     SettingError,
     choose_recipe,
     difference,
-    field_help,
-    parse_attributes,
     resolve,
     start_from,
     suggest,
