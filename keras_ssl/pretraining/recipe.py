@@ -279,7 +279,7 @@ def check(recipe: Recipe, options: RunOptions) -> None:
 
 def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns a stored recipe without `backbone_recompute`, which trades time for memory and changes no number."""
-    own = {k: v for k, v in settings["backbone_settings"].items() if k != "recompute"}
+    own = {k: v for k, v in settings.get("backbone_settings", {}).items() if k != "recompute"}
     return {**settings, "backbone_settings": own}
 
 

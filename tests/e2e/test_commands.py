@@ -191,7 +191,7 @@ WRONG = {  # those that split the CPU come first: it can be done only once in a 
     ),
     "no tpu": (
         ["--recipe", "simclr_laptop", "--data", "digits", "--strategy", "tpu"],
-        "no TPU found",
+        "Received: no TPU named 'local'",
     ),
     "no gpu": (["--recipe", "simclr_laptop", "--data", "digits", "--strategy", "gpu"], "GPU"),
     "foreign folder": (

@@ -194,7 +194,7 @@ def watch(tmp_path, executions=1):
     said, saved = [], []
     source = open_source(digits(), view_size=16)
     run = types.SimpleNamespace(
-        options=types.SimpleNamespace(steps_per_execution=executions),
+        compute=types.SimpleNamespace(steps_per_execution=executions),
         journal=types.SimpleNamespace(write=lambda kind, step, **_: said.append((kind, step))),
         reporter=types.SimpleNamespace(line=lambda text: None),
         checkpoints=types.SimpleNamespace(save=lambda step, facts: saved.append((step, facts))),

@@ -87,7 +87,9 @@ REFUSED = {
 }
 
 _BUSY = '{"cluster": {"worker": ["127.0.0.1:PORT", "b:1"]}, "task": {"type": "worker", "index": 0}}'
-REFUSED["a port that is taken"] = (_BUSY, ["--strategy", "multiworker"], "TF_CONFIG to be free on")
+# First: TensorFlow takes part in a cluster only before it has done anything else in the process.
+_TAKEN = (_BUSY, ["--strategy", "multiworker"], "TF_CONFIG to be free on")
+REFUSED = {"a port that is taken": _TAKEN, **REFUSED}
 
 _IN_PROCESS = """
 import json, os, sys

@@ -264,9 +264,9 @@ def test_a_run_out_of_memory_goes_on_in_micro_batches_and_recomputes(tmp_path, c
 
 
 def test_micro_batches_have_their_views_made_in_the_step(tmp_path):
-    assert built(workdir=str(tmp_path / "run")).views_on_host
+    assert built(workdir=str(tmp_path / "run")).compute.views_on_host
     run = built(workdir=str(tmp_path / "run"), micro_batch=8)
-    assert not run.views_on_host and run.model.micro_batch == 8
+    assert not run.compute.views_on_host and run.model.micro_batch == 8
 
 
 def test_evaluation_of_a_run_on_arrays_asks_for_data(whole):
