@@ -181,7 +181,13 @@ class Run:
             for line in header.lines(self, restored):
                 self.reporter.line(line)
             event = "resume" if restored else "start"
-            self.journal.write("event", step, event=event, compute=header.compute(self))
+            self.journal.write(
+                "event",
+                step,
+                event=event,
+                micro_batch=self.options.micro_batch,
+                compute=header.compute(self),
+            )
             with stop_signals(self._ask_to_stop):
                 step = self._train(step)
         finally:
