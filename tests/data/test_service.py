@@ -138,6 +138,7 @@ def test_every_batch_is_that_of_its_position(servers, photos):
     assert seen == set(here) == set(range(5 * BATCH, 45 * BATCH, BATCH))
 
 
+@pytest.mark.slow
 def test_elements_of_replicas_come_too(servers, photos):
     dataset = stream_of(str(photos)).dataset(num_steps=6, per_replica_batch=4, remote=True)
     positions = [b["position"] for b in service.through_service(dataset, servers.address)]

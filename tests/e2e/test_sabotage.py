@@ -43,6 +43,7 @@ def train_byol(workdir: Path) -> set[str]:
     return findings(workdir)
 
 
+@pytest.mark.slow
 def test_a_lost_stop_gradient_is_called_a_collapse(tmp_path, monkeypatch):
     """BYOL whose targets are its own predictions, gradient and all, makes all embeddings equal."""
     assert "embedding_collapse" not in train_byol(tmp_path / "sound")
