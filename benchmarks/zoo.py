@@ -25,8 +25,8 @@ ROWS = {
     "simclr_rnmini_cifar10": ["--recipe", "simclr_laptop", "--epochs", "8", *COMMON],
     "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "4", *COMMON],
     "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "5", *COMMON],
-    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "3", *COMMON],
-    "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "8", *COMMON],
+    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "2", *COMMON],
+    "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "6", *COMMON],
     "dino_rnmini_cifar10": ["--recipe", "dino_laptop", "--epochs", "5", *COMMON],
 }
 
