@@ -81,7 +81,9 @@ def unpack(shared: Path, target: Path, parts: list[tuple[str, str]]) -> None:
     """Unpacks the tar files of one set."""
     for archive, folder in parts:
         with tarfile.open(shared / archive) as tar:
-            tar.extractall(target / folder, filter="data")
+            # Python before 3.11.4 has no filters
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(target / folder, **safe)
 
 
 def convert(name: str, shared: Path, to: Path) -> Path:
