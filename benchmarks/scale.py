@@ -119,7 +119,7 @@ def work_out(setup: str, constants: dict) -> dict[str, str]:
     sizes, hosts = network(views), max(1, chips // per_host)
     total = rate * chips
     step = batch / total
-    cores = total / constants["input"][views]
+    cores = math.ceil(total / constants["input"][views])
     gradient = 4 * sizes["parameters"]
     share = 2 * (chips - 1) / chips
     norms = 2 * 2 * sizes["norms"]  # two reductions forward, two backward
@@ -133,7 +133,7 @@ def work_out(setup: str, constants: dict) -> dict[str, str]:
         "steps of one pass": f"{IMAGES // batch:,}",
         "seconds a step": f"{step:.2f}",
         "CPU cores for input, all hosts": f"{cores:,.0f}",
-        "CPU cores for input, each host": f"{cores / hosts:,.0f}",
+        "CPU cores for input, each host": f"{math.ceil(cores / hosts):,}",
         "bytes read, MB/s each host": f"{total * IMAGE_BYTES / hosts / 1e6:,.0f}",
         "memory of a folder's list, GB each host": f"{IMAGES * constants['index']['folder'] / 1e9:,.0f}",
         "memory of byte offsets, GB each host": f"{IMAGES * constants['index']['offsets'] / 1e9:,.0f}",

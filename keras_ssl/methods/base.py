@@ -153,7 +153,7 @@ class SSLModel(Trainer):
 
         Returns:
             dict. `aux` of the loss plus the scalars `"loss"`, `"gradient_norm"`, `"skipped"` (1.0 where loss or
-            gradient was not finite, so that nothing was changed) and in float16 `"loss_scale"`.
+            gradient was not finite; optimizers of this library then change nothing) and in float16 `"loss_scale"`.
         """
         loss = loss or self.loss
         optimizer = optimizer or self.optimizer

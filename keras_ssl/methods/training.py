@@ -184,8 +184,9 @@ class Trainer(keras.Model):
     def guarded_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Takes `train_step`, and leaves no trace of a skipped one but in the counters.
 
-        The optimizer refuses a gradient that is not finite. What the networks and the method write besides (batch
-        statistics, teacher, queue, center) is put back here, for every method alike.
+        The optimizers of this library refuse a gradient that is not finite; one of Keras gets zeros in its place. What
+        the networks and the method write besides (batch statistics, teacher, queue, center) is put back here, for every
+        method alike.
 
         Args:
             data: a batch.
@@ -231,7 +232,7 @@ class Trainer(keras.Model):
         """Returns views that can be had by micro-batches, where the model was compiled with those."""
         if self.micro_batch is None or isinstance(views, PiecewiseViews):
             return views
-        groups = tuple(self.view_spec)
+        groups = tuple(name for name in views if name != "keys")  # local_2, local_3 among them
         return PiecewiseViews(dict(views), dict, self.micro_batch, view_major=groups)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:

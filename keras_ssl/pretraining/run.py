@@ -24,7 +24,7 @@ from keras_ssl.pretraining.errors import TrainingError
 from keras_ssl.pretraining.finish import export_run, initialize
 from keras_ssl.pretraining.journal import Journal
 from keras_ssl.pretraining.monitor import Monitor
-from keras_ssl.pretraining.recipe import Recipe, RunOptions, resolve
+from keras_ssl.pretraining.recipe import Recipe, RunOptions, SettingError, resolve
 from keras_ssl.pretraining.signals import stop_signals
 from keras_ssl.pretraining.workers import Workers, lost
 
@@ -169,6 +169,11 @@ class Run:
         )
         restored = self.workers.restore(self.checkpoints)
         step = restored["step"] if restored else 0
+        if step % self.compute.steps_per_execution:
+            raise SettingError(
+                f"Expected --steps-per-execution to divide the {step} steps of the checkpoint. "
+                f"Received: {self.compute.steps_per_execution}; 1 always does."
+            )
         if self.chief:
             self.extended_from = workdir.write_recipe(self.workdir, self.recipe, self.stream.source)
         self.workers.wait()
