@@ -154,7 +154,7 @@ def build_views(recipe: Recipe) -> views.ViewRecipe:
     chosen, settings = views.get(recipe.views), dict(recipe.views_settings)
     own = recipe.image_size == views.main_size(chosen)
     if settings.get("crops") is not None:  # they have counts of their own, and the size must agree
-        settings["num_local"], own = None, False
+        settings["num_local"], own = settings.get("num_local") or None, False  # a recipe's 0 may go
     return views.customize(chosen, image_size=None if own else recipe.image_size, **settings)
 
 

@@ -112,7 +112,7 @@ def trace(model: SSLModel, arrays: dict[str, np.ndarray]) -> list[str]:
     if weights:
         text.append(f"before    {len(weights)} weights are not finite, first {weights[0].path}")
     with _watched(model) as (seen, gradients):
-        logs = model.train_step(batch)
+        logs = model.guarded_step(batch)  # a bad step leaves the next ones as they were
     text.append(f"loss      {float(logs['loss']):.6g}")
     broken = [path for path, gradient in gradients if not _finite(gradient)]
     text.append(
