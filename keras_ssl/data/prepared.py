@@ -82,6 +82,11 @@ class PreparedSource(EncodedSource):
         """Covers the fingerprint of the source, size and quality."""
         return digest([str(self.manifest[key]) for key in _SETTINGS])
 
+    @property
+    def original_fingerprint(self) -> str:
+        """Fingerprint of the pictures that the copies were made from."""
+        return self.manifest["source"]
+
     def describe(self) -> str:
         size, quality = self.manifest["size"], self.manifest["quality"]
         return f"{super().describe()} (prepared: {size} pixels, quality {quality}, in {self.cache})"

@@ -125,6 +125,11 @@ def remote_cause(error: tf.errors.OpError) -> DataError | None:
     found = _SENTENCE.search(error.message)
     if found:
         return DataError(found[1].strip())
+    if "dispatcher" in error.message:
+        return DataError(
+            "Expected the dispatcher of the input service to answer, but found it gone: start it again, with its "
+            "--workdir, and then this command."
+        )
     if _NO_READER in error.message:
         return DataError(
             "Expected input workers started with `keras-ssl input-service worker`, but found one of another "
@@ -150,30 +155,31 @@ class SharedReader:
     def __init__(self, data: str, **settings: Any) -> None:
         self.data, self.settings = data, settings
         self.source = open_source(data, **settings)
-        self.fingerprint = self.source.fingerprint()
         self._lock = threading.Lock()
-        self._opened: dict[tuple[int, int], Source] = {self.source.canvas: self.source}
+        self._opened = {self.source.canvas: (self.source, self.source.fingerprint())}
 
     def __call__(
         self, fingerprint: bytes, canvas: np.ndarray, records: np.ndarray, positions: np.ndarray
     ) -> list[np.ndarray]:
         """Returns what `read_arrays` does for the trainer's source."""
         expected = fingerprint.decode()
-        if expected != self.fingerprint:
+        source, found = self._on_canvas((int(canvas[0]), int(canvas[1])))
+        if expected != found:
             raise DataError(
                 f"Expected input workers with the trainer's images (fingerprint {expected}), but found "
-                f"{self.source.describe()} (fingerprint {self.fingerprint}) in one on {socket.gethostname()}: "
+                f"{source.describe()} (fingerprint {found}) in one on {socket.gethostname()}: "
                 "start it with the trainer's --data and --data-dir."
             )
-        return read_arrays(self._on_canvas((int(canvas[0]), int(canvas[1]))), records, positions)
+        return read_arrays(source, records, positions)
 
-    def _on_canvas(self, canvas: tuple[int, int]) -> Source:
+    def _on_canvas(self, canvas: tuple[int, int]) -> tuple[Source, str]:
+        """Returns the images and their fingerprint; the canvas decides whether prepared copies will do."""
         with self._lock:
             if canvas not in self._opened:
                 source = open_source(self.data, canvas=canvas, **self.settings)
                 if isinstance(source, EncodedSource):
                     source.quarantine = self.source.quarantine  # broken on any canvas, listed once
-                self._opened[canvas] = source
+                self._opened[canvas] = source, source.fingerprint()
             return self._opened[canvas]
 
 

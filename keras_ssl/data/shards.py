@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -112,7 +113,8 @@ def sidecar(path: Path, suffix: str, cache_dir: str | Path | None) -> Path:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file to write that becomes `path` when it is whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    # Other hosts may write to the same folder, and may have a process of this number too.
+    partial = path.with_name(f".{secrets.token_hex(6)}-{path.name}")
     try:
         with partial.open("wb") as file:
             yield file

@@ -173,9 +173,11 @@ class Trainer(keras.Model):
         def train(iterator: Any) -> dict[str, tf.Tensor]:
             logs = one(next(iterator))
             for _ in tf.range(executions - 1):
-                skipped = logs["skipped"]
+                skipped, loss = logs["skipped"], logs["loss"]
                 logs = one(next(iterator))
                 logs["skipped"] += skipped
+                # A loss that was not finite stays in sight; float16's search for its scale has finite ones.
+                logs["loss"] = tf.where(tf.math.is_finite(loss), logs["loss"], loss)
             return logs
 
         self.train_function = train

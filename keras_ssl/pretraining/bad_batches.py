@@ -72,11 +72,14 @@ class BadBatches:
         run.journal.write("event", step, event="skipped", **values)
         named = f"step {step}" if len(steps) == 1 else f"a step of {steps[0]} to {step}"
         where = run.workdir / FOLDER
+        ordered = run.options.input_service is None
+        kept = f"the batch is in {where}" if ordered else "its images came from the input service"
         run.reporter.line(
             f"skipped   {named}: loss {values['loss']:.4g}, gradient norm {values['gradient_norm']:.4g}; "
-            f"nothing was changed, the batch is in {where}"
+            f"nothing was changed, {kept}"
         )
-        if run.chief:
+        # A service hands batches out in order of arrival: which images a step saw is not known.
+        if run.chief and ordered:
             with writing(where):
                 write_batch(where, run.stream, steps)
 
@@ -97,8 +100,12 @@ class BadBatches:
         run.checkpoints.save(now, {**run.facts(now), "unchanged_since": since})
         raise TrainingError(
             f"{finding.sentence} {finding.remedy} {self.in_a_row} steps in a row were skipped up to step {step}, "
-            f"the last good weights are saved: --init {run.workdir} begins another --workdir with them, "
-            f"`keras-ssl replay {run.workdir} {step}` shows where it begins."
+            f"the last good weights are saved: --init {run.workdir} begins another --workdir with them"
+            + (
+                f", `keras-ssl replay {run.workdir} {step}` shows where it begins."
+                if run.options.input_service is None
+                else "; without --input-service the batches would be kept for `keras-ssl replay`."
+            )
         )
 
 

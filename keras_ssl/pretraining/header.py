@@ -12,6 +12,7 @@ import keras_ssl
 from keras_ssl import views
 from keras_ssl.pretraining.build import build_views, parameter_count
 from keras_ssl.pretraining.compute import padding_note
+from keras_ssl.views import compiled
 
 if TYPE_CHECKING:
     from keras_ssl.pretraining.run import Run
@@ -79,6 +80,10 @@ def compute(run: Run) -> dict[str, Any]:
     xla = "on, in each replica" if run.model.jit_compile else "off"
     if run.compute.device == "tpu":
         xla = "on, the TPU compiles the whole step"
+    groups = run.model.view_engine.recipe.groups.values()
+    on_cpu = run.compute.views_on_host or run.compute.device == "cpu"
+    if not run.model.jit_compile and on_cpu and any(map(compiled.applies, groups)):
+        xla += f", but for views from {compiled.MIN_SIZE} pixels on"
     return {
         "device": run.compute.device,
         "replicas": run.replicas,

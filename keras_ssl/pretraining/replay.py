@@ -87,6 +87,11 @@ def read_batches(folder: Path, recipe: Recipe, batch: str) -> tuple[Batches, str
         canvas=recipe.canvas or "auto",
         view_size=recipe.image_size,
     )
+    if (stored := load_recipe(folder)) and stored["data"] != source.fingerprint():
+        raise SettingError(
+            f"Expected the images that the run in {folder} was made from. Received: others ({source.describe()}); "
+            f"put the former back, or name a file of {folder / FOLDER} that holds the images themselves."
+        )
     stream = SampleStream(source, recipe.batch_size, seed=recipe.seed)
     return {step: batch_of_step(stream, step) for step in steps}, "read again from the data"
 

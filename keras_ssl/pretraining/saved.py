@@ -35,7 +35,7 @@ def load_saved(folder: str | Path, *, near: int | None = None) -> SavedRun:
     Args:
         folder: str or Path. Run folder.
         near: int. Restores the checkpoint whose weights are nearest to those after so many steps. Defaults to the
-            newest one.
+            newest one. A damaged one is passed over.
 
     Returns:
         SavedRun.
@@ -53,8 +53,9 @@ def load_saved(folder: str | Path, *, near: int | None = None) -> SavedRun:
             f"Expected a run with a checkpoint in {folder}. Received: one without; let it go on with the command "
             "that began it."
         )
-    step = max(facts) if near is None else min(facts, key=lambda s: _distance(near, s, facts[s]))
-    recipe, known = Recipe(**stored["recipe"]), facts[step]
+    wanted = max(facts) if near is None else near
+    nearest = sorted(facts, key=lambda s: (_distance(wanted, s, facts[s]), s))
+    recipe, known = Recipe(**stored["recipe"]), facts[nearest[0]]
     if not {"num_samples", "steps_per_epoch"} <= known.keys():
         raise SettingError(
             f"Expected checkpoints of this version in {folder}. Received: older ones, which do not say how many "
@@ -66,14 +67,30 @@ def load_saved(folder: str | Path, *, near: int | None = None) -> SavedRun:
     )
     with build.precision_scope(recipe.precision):
         model = build.build_model(recipe, stream, jit=False, steps_per_execution=1)
-    Checkpoints(
+    checkpoints = Checkpoints(
         folder / "checkpoints",
         [*model.variables, *model.optimizer.variables],
         recipe.identity(),
         recipe=recipe.to_dict(),
         writer=False,
-    ).read(step)
-    return SavedRun(model, recipe, step, known.get("unchanged_since", step))
+    )
+    step = _read_first_whole(checkpoints, nearest)
+    return SavedRun(model, recipe, step, facts[step].get("unchanged_since", step))
+
+
+def _read_first_whole(checkpoints: Checkpoints, steps: list[int]) -> int:
+    """Restores the first of these checkpoints that is as it was written and returns its step."""
+    for step in steps:
+        try:
+            checkpoints.read(step)
+        except Damaged as error:
+            damaged = error
+        else:
+            return step
+    raise SettingError(
+        f"Expected a checkpoint that is as it was written in {checkpoints.directory}. Received: {damaged}; let the "
+        "run begin again."
+    )
 
 
 def _whole(directory: Path) -> dict[int, dict[str, int]]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from keras_ssl.data import Source
+from keras_ssl.data import PreparedSource, Source
+from keras_ssl.data.prepared import CACHE_NAME
 from keras_ssl.pretraining.errors import writing
 from keras_ssl.pretraining.recipe import Recipe, SettingError, decisive, difference, load_recipe
 
@@ -53,9 +54,12 @@ def write_recipe(workdir: Path, recipe: Recipe, source: Source) -> int | None:
     stored = load_recipe(workdir)
     content = {"recipe": recipe.to_dict(), "data": source.fingerprint()}
     if stored is not None and stored["data"] != content["data"]:
+        hint = "use another --workdir"
+        if isinstance(source, PreparedSource) and source.original_fingerprint == stored["data"]:
+            hint = f"it began before copies were prepared; move the pictures' {CACHE_NAME} away to go on"
         raise SettingError(
             f"Expected the data that the run in {workdir} began with. Received other ones "
-            f"({source.describe()}); use another --workdir."
+            f"({source.describe()}); {hint}."
         )
     with writing(workdir / "recipe.json"):
         (workdir / _DRAFT).write_text(json.dumps(content, indent=2) + "\n")

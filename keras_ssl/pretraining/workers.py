@@ -111,7 +111,9 @@ def lost(error: tf.errors.OpError) -> str | None:
     """Returns the sentence for an error that means another worker is gone, else None."""
     cluster = read_cluster()
     text = str(error)
-    if cluster is None or not (isinstance(error, LOST) or "Collective ops is aborted" in text):
+    if cluster is None or len(cluster) == 1:
+        return None
+    if not (isinstance(error, LOST) or "Collective ops is aborted" in text):
         return None
     named = {
         f"/job:{job}/task:{task}"

@@ -10,11 +10,19 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_ssl.views import color, spatial
+from keras_ssl.views.config import ViewConfig
 
 MIN_SIZE = 64  # pixels; smaller views stay in the cache as batches, and need no compilation
 
 # Numbers of the steps; the first four are those of `color`.
 GRAYSCALE, BLUR, SOLARIZE, NOTHING = range(color.HUE + 1, color.HUE + 5)
+_MISSING = ("photometric_rate", "projection_rate", "grayscale_first")
+
+
+def applies(configs: tuple[ViewConfig, ...]) -> bool:
+    """Whether views are large enough for this, and take no step that is missing here or in another place."""
+    missing = any(getattr(config, step) for config in configs for step in _MISSING)
+    return configs[0].size >= MIN_SIZE and not missing
 
 
 @tf.function(jit_compile=True, autograph=False)

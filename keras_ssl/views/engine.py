@@ -148,16 +148,10 @@ def _make(
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
     numbers, size = _Numbers(keys, group, len(configs), pictures.dtype), configs[0].size
     stack = _cut(pictures, aspect, numbers, configs, sparse)
-    one_by_one = sparse and size >= compiled.MIN_SIZE and not _rare(configs)
+    one_by_one = sparse and compiled.applies(configs)
     treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
     stack = treat(stack, numbers, configs)
     return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
-
-
-def _rare(configs: tuple[ViewConfig, ...]) -> bool:
-    """Whether a view takes a step that `compiled` does not have, or one in another place."""
-    steps = ("photometric_rate", "projection_rate", "grayscale_first")
-    return any(_any(configs, step) for step in steps)
 
 
 def _treat_batch(

@@ -18,7 +18,16 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_ssl import cli, views
-from keras_ssl.data import DataError, SampleStream, open_source, remote_call, service
+from keras_ssl.data import (
+    DataError,
+    PreparedSource,
+    SampleStream,
+    open_source,
+    prepare,
+    remote_call,
+    service,
+)
+from keras_ssl.data.stream import read_arrays
 from keras_ssl.pretraining.build import on_host
 from keras_ssl.pretraining.recipe import SettingError
 from keras_ssl.pretraining.run import pretrain
@@ -300,6 +309,31 @@ def test_a_worker_of_another_program_is_named():
     assert "another program" in str(service.remote_cause(failed.value))
     other = tf.errors.InternalError(None, None, "the disk is full")
     assert service.remote_cause(other) is None
+
+
+def test_a_dispatcher_that_is_gone_is_named():
+    gone = tf.errors.UnavailableError(None, None, "Failed to connect to the dispatcher: refused")
+    assert "Expected the dispatcher of the input service to answer" in str(
+        service.remote_cause(gone)
+    )
+
+
+def test_the_trainers_canvas_decides_about_prepared_copies(tmp_path):
+    """Copies of 40 pixels will do for a worker's own canvas, and not for that of a trainer who asks for 48."""
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(0, 256, (60, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    prepare(open_source(str(tmp_path)), tmp_path / ".keras_ssl-cache", size=40)
+    reader = service.SharedReader(str(tmp_path), canvas=32)
+    assert isinstance(reader.source, PreparedSource)
+    trainers = open_source(str(tmp_path), canvas=48)
+    assert trainers.fingerprint() != reader.source.fingerprint()
+    records, positions = np.arange(4), np.arange(4)
+    given = trainers.fingerprint().encode(), np.array(trainers.canvas), records, positions
+    for mine, expected in zip(
+        reader(*given), read_arrays(trainers, records, positions), strict=True
+    ):
+        np.testing.assert_array_equal(mine, expected)
 
 
 def test_waiting_is_reported(monkeypatch):

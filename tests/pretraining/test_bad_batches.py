@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 import types
 
 import numpy as np
@@ -172,6 +174,30 @@ def test_an_unfinished_run_begins_another_one(stopped, tmp_path):
     assert all(map(np.array_equal, expected, [v.numpy() for v in older.variables]))
 
 
+def test_a_damaged_checkpoint_is_passed_over(stopped, tmp_path):
+    workdir = shutil.copytree(stopped[0], tmp_path / "run")
+    *_, older, newest = sorted((workdir / "checkpoints").glob("step-*"))
+    expected = load_saved(workdir, near=int(older.name[5:])).model.backbone.variables[0].numpy()
+    (state,) = newest.glob("state.data*")
+    state.write_bytes(state.read_bytes()[:-1000])
+    saved = load_saved(workdir)
+    assert saved.step == int(older.name[5:])
+    np.testing.assert_array_equal(saved.model.backbone.variables[0].numpy(), expected)
+    (state,) = older.glob("state.data*")
+    state.write_bytes(b"")
+    with pytest.raises(SettingError, match="Expected a checkpoint that is as it was written"):
+        load_saved(workdir)
+
+
+def test_replay_reads_no_other_images(stopped, tmp_path):
+    workdir = shutil.copytree(stopped[0], tmp_path / "run")
+    content = json.loads((workdir / "recipe.json").read_text())
+    content["recipe"]["data"] = "digits"  # not the arrays of the run
+    (workdir / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(SettingError, match="Expected the images that the run in"):
+        replay(str(workdir), "3")
+
+
 def test_a_run_without_checkpoint_is_refused(stopped, tmp_path):
     (tmp_path / "recipe.json").write_text((stopped[0] / "recipe.json").read_text())
     with pytest.raises(SettingError, match="Expected a run with a checkpoint"):
@@ -189,12 +215,13 @@ def test_the_same_command_goes_on_with_the_next_batches(stopped):
 # Counting ----------------------------------------------------------------------------------------------------
 
 
-def watch(tmp_path, executions=1):
+def watch(tmp_path, executions=1, service=None):
     """Returns the watcher of a run that is only a name, and what it says."""
     said, saved = [], []
     source = open_source(digits(), view_size=16)
     run = types.SimpleNamespace(
         compute=types.SimpleNamespace(steps_per_execution=executions),
+        options=types.SimpleNamespace(input_service=service),
         journal=types.SimpleNamespace(write=lambda kind, step, **_: said.append((kind, step))),
         reporter=types.SimpleNamespace(line=lambda text: None),
         checkpoints=types.SimpleNamespace(save=lambda step, facts: saved.append((step, facts))),
@@ -249,6 +276,25 @@ def test_calls_of_several_steps(tmp_path):
     with pytest.raises(TrainingError, match="4 steps in a row"):
         bad.look(12, {**NAN, "skipped": 2.0})
     assert saved == [(12, {"unchanged_since": 8})]
+
+
+def test_batches_of_an_input_service_are_not_guessed(tmp_path):
+    """They come in order of arrival: those of the step's positions are others."""
+    bad, said, _ = watch(tmp_path, service="host:1")
+    with pytest.raises(TrainingError, match="without --input-service the batches would be kept"):
+        for step in (1, 2, 3):
+            bad.look(step, NAN)
+    assert ("event", 1) in said and not (tmp_path / "bad_batches").exists()
+
+
+def test_a_nan_inside_a_call_of_several_steps_stays_in_sight(tmp_path, monkeypatch):
+    """Step 3 is the first of its call; step 4, which is good, must not hide that the loss was NaN."""
+    monkeypatch.setattr(sys.modules[__name__], "BAD", (3,))
+    poison(monkeypatch)
+    settings = {**SETTINGS, "steps_per_execution": 2, "save_every": 2, "epochs": 1}
+    keras_ssl.pretrain(**settings, data=digits(), workdir=tmp_path / "run")
+    (event,) = (e for e in lines(tmp_path / "run", "event") if e["event"] == "skipped")
+    assert event["step"] == 4 and not math.isfinite(event["loss"] or math.nan)
 
 
 def test_only_some_batches_keep_their_images(tmp_path, monkeypatch):

@@ -124,15 +124,13 @@ def test_no_tpu_is_one_sentence(monkeypatch):
 def prepared(**settings):
     """Returns a run on 32 tiny images whose step only counts."""
     images = np.zeros((32, 16, 16, 3), np.uint8)
-    recipe, options = resolve(
-        recipe="rotnet_laptop",
-        data="array",
-        image_size=16,
-        batch_size=8,
-        backbone_width=0.25,
-        dry_run=True,
-        **settings,
-    )
+    defaults = {
+        "recipe": "rotnet_laptop",
+        "image_size": 16,
+        "batch_size": 8,
+        "backbone_width": 0.25,
+    }
+    recipe, options = resolve(data="array", dry_run=True, **{**defaults, **settings})
     with precision_scope(recipe.precision):
         run = Run(recipe, options, arrays=images)
 
@@ -182,6 +180,13 @@ def test_the_first_lines_are_true(settings, line, found):
     assert facts(run) == found
     policy = run.model.backbone.compute_dtype
     assert settings.get("precision", "float32").removeprefix("mixed_") == policy
+
+
+def test_compiled_views_are_told():
+    run = prepared(recipe="simclr_laptop", image_size=64, views="simclr_cifar")
+    assert header.compute(run)["xla"] == "off, but for views from 64 pixels on"
+    run = prepared(recipe="simclr_laptop", image_size=64, views="simclr_cifar", jit="on")
+    assert header.compute(run)["xla"] == "on, in each replica"
 
 
 def test_keras_may_refuse_to_compile(monkeypatch):

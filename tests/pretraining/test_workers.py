@@ -141,6 +141,9 @@ _SILENT = "Error reported from /job:worker/task:2: unhealthy:\n/job:worker/repli
 def test_which_errors_mean_a_lost_worker(error, who, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert workers.lost(error) is None  # one process has nobody to lose
+    alone = {"cluster": {"worker": ["h0:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(alone))
+    assert workers.lost(error) is None
     jobs = {"worker": ["h0:1", "h1:1", "h2:1"]}
     text = json.dumps({"cluster": jobs, "task": {"type": "worker", "index": 0}})
     monkeypatch.setenv("TF_CONFIG", text)
