@@ -319,14 +319,15 @@ def test_a_dispatcher_that_is_gone_is_named():
 
 
 def test_the_trainers_canvas_decides_about_prepared_copies(tmp_path):
-    """Copies of 40 pixels will do for a worker's own canvas, and not for that of a trainer who asks for 48."""
+    """Copies of 40 pixels are too small for a worker's own canvas, and will do for that of a trainer who asks for 32."""
     for index in range(4):
         pixels = np.random.default_rng(index).integers(0, 256, (60, 60, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     prepare(open_source(str(tmp_path)), tmp_path / ".keras_ssl-cache", size=40)
-    reader = service.SharedReader(str(tmp_path), canvas=32)
-    assert isinstance(reader.source, PreparedSource)
-    trainers = open_source(str(tmp_path), canvas=48)
+    reader = service.SharedReader(str(tmp_path))
+    assert not isinstance(reader.source, PreparedSource)
+    trainers = open_source(str(tmp_path), canvas=32)
+    assert isinstance(trainers, PreparedSource)
     assert trainers.fingerprint() != reader.source.fingerprint()
     records, positions = np.arange(4), np.arange(4)
     given = trainers.fingerprint().encode(), np.array(trainers.canvas), records, positions
