@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ _TURN = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+Box = tuple[float, float, float, float]
 _REDUCING_GAP = 3.0  # Pillow: indistinguishable from a plain resize, but faster on large pictures
 
 
@@ -65,6 +67,35 @@ def decode(data: bytes | str | Path, canvas: tuple[int, int]) -> tuple[np.ndarra
         rgb = rgb.transpose(_TURN[orientation])
         original = original[::-1] if orientation in _SIDEWAYS else original
     return np.asarray(rgb), shape_change(original, canvas)
+
+
+def cut(
+    data: bytes | str | Path, views: Callable[[tuple[int, int]], Sequence[tuple[Box, int, str]]]
+) -> list[np.ndarray]:
+    """Cuts views from a picture as it is, upright, without a canvas between.
+
+    Args:
+        data: bytes of an image file, or its path.
+        views: function from `(width, height)` to the box of each view (left, top, right, bottom in pixels), the side
+            that it is resized to, and `"bilinear"` or `"bicubic"`, both antialiased. Next to a box's edge its true
+            neighbors are read, as in `views.crop`.
+
+    Returns:
+        A uint8 `(side, side, 3)` RGB image for each view.
+
+    Raises:
+        Exception: whatever Pillow raises for a picture that it cannot read completely.
+    """
+    with Image.open(_stream(data)) as image:
+        orientation = _orientation(image)
+        rgb = _to_rgb(image)
+        rgb.load()
+    if orientation in _TURN:
+        rgb = rgb.transpose(_TURN[orientation])
+    return [
+        np.asarray(rgb.resize((side, side), Image.Resampling[kernel.upper()], box))
+        for box, side, kernel in views(rgb.size)
+    ]
 
 
 def shrink(data: bytes, side: int, quality: int) -> bytes:

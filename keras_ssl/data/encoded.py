@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import functools
+import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from keras_ssl.data.base import (
     sampled_indices,
 )
 from keras_ssl.data.quarantine import Quarantine, stand_in
+from keras_ssl.views import ExactCrops
 
 _MOST_ATTEMPTS = 64
 
@@ -78,27 +81,79 @@ class EncodedSource(Source):
     def read_batch(
         self, indices: Sequence[int] | np.ndarray, positions: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        images = np.empty((len(indices), *self.canvas, 3), np.uint8)
+        aspect = np.empty(len(indices), np.float32)
+
+        def fill(row: int, data: bytes) -> None:
+            images[row], aspect[row] = decode.decode(data, self.canvas)
+
+        return images, aspect, self._fill(fill, indices, positions)
+
+    def read_crops(
+        self,
+        crops: ExactCrops,
+        draws: Sequence[np.ndarray],
+        indices: Sequence[int] | np.ndarray,
+        positions: np.ndarray | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Reads records and cuts their views from the whole pictures.
+
+        Args:
+            crops: ExactCrops.
+            draws: what `crops.draws` gives for the positions.
+            indices, positions: as for `read_batch`.
+
+        Returns:
+            The crops of each group, uint8 `(V, batch, size, size, 3)`, and the records shown, int64 `(batch,)`.
+        """
+        kinds = [
+            [(config.size, config.interpolation) for config in configs]
+            for configs in crops.groups.values()
+        ]
+        made = [
+            np.empty((len(kind), len(indices), kind[0][0], kind[0][0], 3), np.uint8)
+            for kind in kinds
+        ]
+
+        def fill(row: int, data: bytes) -> None:
+            def views(size: tuple[int, int]) -> list[tuple[decode.Box, int, str]]:
+                boxes = crops.boxes([drawn[:, row] for drawn in draws], size)
+                pairs = zip(itertools.chain(*boxes), itertools.chain(*kinds), strict=True)
+                return [(box, *kind) for box, kind in pairs]
+
+            cut = iter(decode.cut(data, views))
+            for group in made:
+                for view in group:
+                    view[row] = next(cut)
+
+        return made, self._fill(fill, indices, positions)
+
+    def _fill(
+        self,
+        fill: Callable[[int, bytes], None],
+        indices: Sequence[int] | np.ndarray,
+        positions: np.ndarray | None,
+    ) -> np.ndarray:
+        """Lets `fill` have the bytes of each row's record, or of its stand-in; returns which record it was."""
         if self._pool is None:
             self._pool = ThreadPool(self.num_threads)
         shuffled = positions is not None
         indices = np.asarray(indices, np.int64)
         positions = np.asarray(positions if shuffled else indices, np.int64)
-        images = np.empty((len(indices), *self.canvas, 3), np.uint8)
-        aspect = np.empty(len(indices), np.float32)
         shown = np.empty(len(indices), np.int64)
 
-        def fill(row: int) -> None:
-            images[row], aspect[row], shown[row] = self._read(
-                int(indices[row]), int(positions[row]), shuffled
+        def one(row: int) -> None:
+            shown[row] = self._read(
+                functools.partial(fill, row), int(indices[row]), int(positions[row]), shuffled
             )
 
         self.quarantine.count_reads(len(indices), shuffled)
         try:
-            self._pool.map(fill, range(len(indices)), chunksize=1)
+            self._pool.map(one, range(len(indices)), chunksize=1)
         except DataError as error:
             self.error = error
             raise
-        return images, aspect, shown
+        return shown
 
     def describe(self) -> str:
         shapes = sorted({f"{w}x{h}" for w, h in self.sizes})
@@ -112,14 +167,17 @@ class EncodedSource(Source):
         phrase = count_phrase(self.num_samples, self.class_names)
         return f"{phrase}, {sizes} {formats}{canvas}{note}"
 
-    def _read(self, index: int, position: int, shuffled: bool) -> tuple[np.ndarray, float, int]:
+    def _read(
+        self, fill: Callable[[bytes], None], index: int, position: int, shuffled: bool
+    ) -> int:
         for attempt in range(_MOST_ATTEMPTS):
             if attempt:
                 index = stand_in(position, attempt, self.num_samples)
             if self.quarantine.is_broken(index):
                 continue
             try:
-                return *decode.decode(self.record(index), self.canvas), index
+                fill(self.record(index))
+                return index
             except Exception as error:  # Pillow raises a dozen kinds for damaged files
                 self.quarantine.add(index, self.record_name(index), error, shuffled)
         raise DataError(

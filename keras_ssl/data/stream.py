@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_ssl import random
 from keras_ssl.data import remote_call
 from keras_ssl.data.base import DataError, Source
+from keras_ssl.views import ExactCrops
 
 _ROUNDS = 8  # TensorFlow's default of 4 leaves neighbors correlated
 _PARALLEL_READS = 2
@@ -126,6 +127,7 @@ class SampleStream:
         num_workers: int = 1,
         worker_index: int = 0,
         remote: bool = False,
+        crops: ExactCrops | None = None,
     ) -> tf.data.Dataset:
         """Returns the samples of one worker from a step on.
 
@@ -142,11 +144,14 @@ class SampleStream:
             worker_index: int in [0, num_workers). Defaults to `0`.
             remote: bool. The records are read by the process that runs the graph, an input worker
                 (see `keras_ssl.data.service`), and not by this one. Defaults to `False`.
+            crops: ExactCrops or None. What is cut from each picture, in place of one image. The source must be an
+                `EncodedSource`, read here. Defaults to `None`.
 
         Returns:
             A `tf.data.Dataset` of flat dicts with static shapes: `inputs` {`image`: uint8
             `(b, height, width, 3)`}, `aspect` float32 `(b,)`, `position` int64 `(b,)`, `sample_id`
-            int64 `(b,)`, and `labels` int32 `(b,)` if the source has them.
+            int64 `(b,)`, and `labels` int32 `(b,)` if the source has them. With `crops` there are, in place of
+            `inputs` and `aspect`, `crops`: a dict from group to uint8 `(V, b, size, size, 3)`.
         """
         block = _share(self.global_batch_size, num_workers, "num_workers")
         if start_step < 0 or not 0 <= worker_index < num_workers:
@@ -163,6 +168,8 @@ class SampleStream:
             step, replica = element // replicas, element % replicas
             first = step * self.global_batch_size + worker_index * block + replica * batch
             positions = first + tf.range(batch, dtype=tf.int64)
+            if crops is not None:
+                return self._read_crops(self.records(positions), positions, batch, crops)
             return self._read(self.records(positions), positions, batch, read)
 
         elements = tf.data.Dataset.range(start_step * replicas, stop * replicas)
@@ -192,13 +199,30 @@ class SampleStream:
         types = [tf.uint8, tf.float32, tf.int64] + [tf.int32] * source.has_labels
         image, *rest = read(records, positions, types)
         image.set_shape((batch, *source.canvas, 3))
-        for tensor in rest:
-            tensor.set_shape((batch,))
-        sample = {"inputs": {"image": image}, "aspect": rest[0], "position": positions}
-        sample["sample_id"] = rest[1]
-        if source.has_labels:
-            sample["labels"] = rest[2]
-        return sample
+        aspect, *numbers = _with_shape(rest, (batch,))
+        sample = {"inputs": {"image": image}, "aspect": aspect, "position": positions}
+        return sample | dict(zip(("sample_id", "labels"), numbers, strict=False))
+
+    def _read_crops(
+        self, records: tf.Tensor, positions: tf.Tensor, batch: int, crops: ExactCrops
+    ) -> dict[str, tf.Tensor | dict[str, tf.Tensor]]:
+        source, groups = self.source, crops.groups
+        types = [tf.uint8] * len(groups) + [tf.int64] + [tf.int32] * source.has_labels
+
+        @tf.autograph.experimental.do_not_convert
+        def read(records: np.ndarray, positions: np.ndarray, *draws: np.ndarray) -> list:
+            with _reads:
+                made, shown = source.read_crops(crops, draws, records, positions)
+                return [*made, shown, *_labels(source, shown)]
+
+        arrays = tf.numpy_function(read, [records, positions, *crops.draws(positions)], types)
+        made = dict(zip(groups, arrays, strict=False))
+        for name, configs in groups.items():
+            size = configs[0].size
+            made[name].set_shape((len(configs), batch, size, size, 3))
+        numbers = _with_shape(arrays[len(groups) :], (batch,))
+        sample = {"crops": made, "position": positions}
+        return sample | dict(zip(("sample_id", "labels"), numbers, strict=False))
 
 
 @tf.autograph.experimental.do_not_convert
@@ -206,8 +230,17 @@ def read_arrays(source: Source, records: np.ndarray, positions: np.ndarray) -> l
     """Returns what `source.read_batch` does and, if there are labels, the class of each record shown."""
     with _reads:
         images, aspect, shown = source.read_batch(records, positions)
-        labels = [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
-        return [images, aspect, shown, *labels]
+        return [images, aspect, shown, *_labels(source, shown)]
+
+
+def _labels(source: Source, shown: np.ndarray) -> list[np.ndarray]:
+    return [source.labels_of(shown).astype(np.int32)] if source.has_labels else []
+
+
+def _with_shape(tensors: Sequence[tf.Tensor], shape: tuple[int, ...]) -> Sequence[tf.Tensor]:
+    for tensor in tensors:
+        tensor.set_shape(shape)
+    return tensors
 
 
 def batches(

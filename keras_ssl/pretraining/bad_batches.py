@@ -81,7 +81,7 @@ class BadBatches:
         # A service hands batches out in order of arrival: which images a step saw is not known.
         if run.chief and ordered:
             with writing(where):
-                write_batch(where, run.stream, steps)
+                write_batch(where, run.stream, steps, images=run.recipe.crops == "canvas")
 
     def _stop(self, step: int, logs: dict[str, tf.Tensor]) -> None:
         run = self.run
@@ -132,13 +132,14 @@ def batch_of_step(stream: SampleStream, step: int) -> dict[str, Any]:
     return {"images": images, "aspect": aspect, "sample_id": sample_id, "position": positions}
 
 
-def write_batch(folder: Path, stream: SampleStream, steps: range) -> Path:
+def write_batch(folder: Path, stream: SampleStream, steps: range, *, images: bool = True) -> Path:
     """Writes `step-N.json`, and `step-N.npz` with the images unless there are too many of them.
 
     Args:
         folder: Path. Made if needed.
         stream: SampleStream.
         steps: range of the steps of one call, from 1 on; N is the last.
+        images: bool. False where views are not made of the images on their canvas. Defaults to `True`.
 
     Returns:
         The JSON file.
@@ -155,7 +156,7 @@ def write_batch(folder: Path, stream: SampleStream, steps: range) -> Path:
         ],
         "images": None,
     }
-    if size <= _LARGEST and len(list(folder.glob("*.npz"))) < _WITH_IMAGES:
+    if images and size <= _LARGEST and len(list(folder.glob("*.npz"))) < _WITH_IMAGES:
         content["images"] = file.with_suffix(".npz").name
         arrays = {
             f"{name}_{step}": batch[name]

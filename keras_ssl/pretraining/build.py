@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_ssl import backbones, optimizers, random, views
-from keras_ssl.data import SampleStream, service
+from keras_ssl.data import SampleStream, Source, service
 from keras_ssl.methods import RunInfo, SSLModel, get_method
 from keras_ssl.pretraining.recipe import Recipe, SettingError, suggest
 
@@ -201,10 +202,11 @@ def build_batches(
     start_step: int,
     views_on_host: bool,
     input_service: str | None = None,
+    crops: str = "canvas",
 ) -> Iterator[Any]:
     """Returns the iterator of distributed batches from a step on, read here or by an input service."""
-
     engine = views.ViewEngine(model.view_engine.recipe, kernel="host")
+    cut = views.ExactCrops(engine.recipe, model.seed) if crops == "exact" else None
 
     def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
         dataset = stream.dataset(
@@ -213,6 +215,7 @@ def build_batches(
             num_workers=context.num_input_pipelines,
             worker_index=context.input_pipeline_id,
             remote=input_service is not None,
+            crops=cut,
         )
         if views_on_host:
             dataset = dataset.map(
@@ -226,11 +229,36 @@ def build_batches(
 
 
 def on_host(batch: dict[str, Any], engine: views.ViewEngine, seed: int) -> dict[str, Any]:
-    """Returns the batch with its views in place of its images."""
+    """Returns the batch with its views in place of its images or crops."""
     keys = random.sample_keys(seed, batch["position"])
-    made = engine(batch["inputs"]["image"], keys, batch["aspect"])
-    rest = {name: value for name, value in batch.items() if name not in ("inputs", "aspect")}
-    return {**rest, "views": made}
+    if "crops" in batch:
+        made = engine.finish(batch["crops"], keys)
+    else:
+        made = engine(batch["inputs"]["image"], keys, batch["aspect"])
+    used = ("inputs", "aspect", "crops")
+    return {**{name: value for name, value in batch.items() if name not in used}, "views": made}
+
+
+def views_of(
+    source: Source, model: SSLModel, records: np.ndarray, positions: np.ndarray, crops: str
+) -> dict[str, tf.Tensor]:
+    """Returns the views that records have at positions, as `build_batches` has them made.
+
+    Args:
+        source: Source.
+        model: SSLModel.
+        records: int64 `(batch,)`.
+        positions: int64 `(batch,)`.
+        crops: str. `"canvas"` or `"exact"`.
+    """
+    keys = random.sample_keys(model.seed, tf.constant(positions, tf.int64))
+    if crops == "exact":
+        cut = views.ExactCrops(model.view_engine.recipe, model.seed)
+        draws = [drawn.numpy() for drawn in cut.draws(tf.constant(positions, tf.int64))]
+        made, _ = source.read_crops(cut, draws, records, positions)
+        return model.view_engine.finish(dict(zip(cut.groups, made, strict=True)), keys)
+    images, aspect, _ = source.read_batch(records, positions)
+    return model.view_engine(tf.constant(images), keys, tf.constant(aspect))
 
 
 def parameter_count(model: keras.Model) -> int:

@@ -1,9 +1,11 @@
-"""What the number of replicas allows; told before any data are opened."""
+"""Settings that do not go together; told before any data are opened."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_ssl import views
+from keras_ssl.pretraining.build import build_views
 from keras_ssl.pretraining.recipe import Recipe, RunOptions, SettingError
 
 
@@ -18,6 +20,8 @@ def check(recipe: Recipe, options: RunOptions, replicas: int | None) -> None:
     Raises:
         SettingError: With one sentence.
     """
+    if recipe.crops == "exact":
+        _check_exact(recipe, options)
     if replicas is None:
         return
     if recipe.batch_size % replicas:
@@ -28,3 +32,21 @@ def check(recipe: Recipe, options: RunOptions, replicas: int | None) -> None:
         raise SettingError(
             "Expected --jit off with several CPU replicas: XLA cannot compile their collectives. Received: on."
         )
+
+
+def _check_exact(recipe: Recipe, options: RunOptions) -> None:
+    """Refuses what cannot be had with crops that are cut while the pictures are read."""
+    path = recipe.data.split(":")[0]
+    wrong = {
+        "arrays as --data": recipe.data in ("array", "digits") or path.endswith(".npz"),
+        "--canvas": recipe.canvas is not None,
+        "--views-on device": options.views_on == "device",
+        "--input-service": options.input_service is not None,
+        "--micro-batch": options.micro_batch is not None,
+    }
+    if named := [name for name, given in wrong.items() if given]:
+        raise SettingError(
+            f"Expected no {named[0]} with --crops exact, which cuts the views while pictures are read from files "
+            "here. Received: both; leave one out."
+        )
+    views.ExactCrops(build_views(recipe), recipe.seed)  # says which views cannot be cut so

@@ -37,13 +37,16 @@ def device_of(strategy: tf.distribute.Strategy) -> str:
     return "gpu" if "gpu" in devices else "cpu"
 
 
-def choose(options: RunOptions, *, device: str, steps_per_epoch: int) -> Compute:
+def choose(
+    options: RunOptions, *, device: str, steps_per_epoch: int, exact: bool = False
+) -> Compute:
     """Returns what the options ask for, and the best known choice where they leave it open.
 
     Args:
         options: RunOptions.
         device: str. See `device_of`.
         steps_per_epoch: int. Steps of an epoch.
+        exact: bool. Whether crops are cut as pictures are read, which leaves the rest of the views to the host.
 
     Returns:
         Compute.
@@ -64,7 +67,8 @@ def choose(options: RunOptions, *, device: str, steps_per_epoch: int) -> Compute
     return Compute(
         device=device,
         jit=options.jit == "on" or (options.jit == "auto" and device == "gpu"),
-        views_on_host=options.views_on == "host"
+        views_on_host=exact
+        or options.views_on == "host"
         # with micro-batches the views of the whole batch would not fit
         or (options.views_on == "auto" and device == "cpu" and options.micro_batch is None),
         steps_per_execution=steps,

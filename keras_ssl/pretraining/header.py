@@ -31,13 +31,14 @@ def lines(run: Run, restored: dict[str, Any] | None) -> list[str]:
     counts = ", ".join(f"{devices.count(kind)} {kind}" for kind in sorted(set(devices)))
     service = run.options.input_service
     readers = f"the input service at {service}, in order of arrival" if service else "this process"
+    cut = "cut from whole pictures, " if recipe.crops == "exact" else ""
     text = [
         f"keras_ssl {keras_ssl.__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
         f"Python {platform.python_version()}",
         f"devices   {counts}; {type(run.strategy).__name__} with {run.replicas} replica(s)",
         f"compute   {on['precision']}; XLA {on['xla']}; {on['steps_per_execution']} step(s) in a call",
         f"data      {stream.source.describe()}; read by {readers}",
-        f"views     {views.describe(build_views(recipe))}; made in {on['views']}",
+        f"views     {views.describe(build_views(recipe))}; {cut}made in {on['views']}",
         f"method    {type(model).__name__} on {recipe.backbone}: "
         f"{parameter_count(model):,} trained parameters, {parameter_count(model.backbone):,} in the backbone",
         f"schedule  {recipe.epochs} epochs of {stream.steps_per_epoch} steps, batch {recipe.batch_size}, "

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from keras_ssl import evaluation, random, views
+from keras_ssl import evaluation, views
 from keras_ssl.data import Source, open_source
 from keras_ssl.evaluation import Finding
+from keras_ssl.pretraining.build import views_of
 from keras_ssl.pretraining.errors import writing
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ class Monitor:
     def _make_views(self, count: int) -> dict[str, tf.Tensor]:
         source = self.run.stream.source
         ids = np.arange(min(count, source.num_samples))
-        images, aspect, _ = source.read_batch(ids)
-        keys = random.sample_keys(self.run.recipe.seed, tf.constant(ids, tf.int64))
-        return self.run.model.view_engine(tf.constant(images), keys, tf.constant(aspect))
+        return views_of(source, self.run.model, ids, ids, self.run.recipe.crops)
 
     def _loss_stats(self, step: int) -> dict[str, object]:
         recent = self.run.recent

@@ -34,6 +34,8 @@ class Recipe:
         data_dir: str. Where TFDS keeps its prepared data sets.
         image_size: int. Side of the images that the encoder is made for, pixels.
         canvas: int. Side of the square that large pictures are decoded to, pixels; chosen from the data if not given.
+        crops: str. Views are cut from the `canvas`, or `exact` from each whole picture: all its detail, at the cost
+            of decoding it at full size.
         views: str. Named recipe of views.
         epochs: int. Passes over the data.
         batch_size: int. Images in one step, over all replicas.
@@ -65,6 +67,7 @@ class Recipe:
     data_dir: str | None = None
     image_size: int = 224
     canvas: int | None = None
+    crops: str = "canvas"
     views: str = "simclr"
     epochs: int = 100
     batch_size: int = 256
@@ -95,6 +98,8 @@ class Recipe:
     def identity(self) -> str:
         """Returns a short hash of all settings that decide the result so far: the number of epochs may be extended."""
         settings = {**decisive(self.to_dict()), "epochs": None}
+        if self.crops == "canvas":
+            settings.pop("crops")  # runs that began before this setting existed go on
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -257,6 +262,7 @@ def check(recipe: Recipe, options: RunOptions) -> None:
         "precision": (recipe.precision, PRECISIONS),
         "learning_rate_rule": (recipe.learning_rate_rule, ("linear", "sqrt", "none")),
         "clip_mode": (recipe.clip_mode, ("global", "tensor")),
+        "crops": (recipe.crops, ("canvas", "exact")),
         "jit": (options.jit, ("auto", "on", "off")),
         "views_on": (options.views_on, ("auto", "host", "device")),
     }
@@ -280,7 +286,8 @@ def check(recipe: Recipe, options: RunOptions) -> None:
 def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns a stored recipe without `backbone_recompute`, which trades time for memory and changes no number."""
     own = {k: v for k, v in settings.get("backbone_settings", {}).items() if k != "recompute"}
-    return {**settings, "backbone_settings": own}
+    # Recipes that were written before there were exact crops do not name them.
+    return {"crops": "canvas", **settings, "backbone_settings": own}
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

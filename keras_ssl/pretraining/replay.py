@@ -44,12 +44,17 @@ def replay(run: str, batch: str) -> int:
     first = min(batches)
     saved = load_saved(folder, near=first - 1)
     print(f"weights   {_which(saved, first - 1)}")
+    stream = _open(folder, recipe) if recipe.crops == "exact" else None
     for step, arrays in batches.items():
         images = arrays["images"]
         print(
             f"batch     step {step}: {len(images)} images {images.shape[1]}x{images.shape[2]}, values "
             f"{images.min()} to {images.max()}, seed {recipe.seed}, {origin}"
         )
+        if stream is not None:
+            where = arrays["position"]
+            which = stream.records(tf.constant(where)).numpy()
+            arrays["views"] = build.views_of(stream.source, saved.model, which, where, "exact")
         with build.precision_scope(recipe.precision):
             for line in trace(saved.model, arrays):
                 print(line)
@@ -81,6 +86,11 @@ def read_batches(folder: Path, recipe: Recipe, batch: str) -> tuple[Batches, str
             f"Expected a batch that was kept: the run was made from arrays in memory. Received: {batch!r}, whose "
             f"images are not in {folder / FOLDER}."
         )
+    stream = _open(folder, recipe)
+    return {step: batch_of_step(stream, step) for step in steps}, "read again from the data"
+
+
+def _open(folder: Path, recipe: Recipe) -> SampleStream:
     source = open_source(
         recipe.data,
         data_dir=recipe.data_dir,
@@ -92,8 +102,7 @@ def read_batches(folder: Path, recipe: Recipe, batch: str) -> tuple[Batches, str
             f"Expected the images that the run in {folder} was made from. Received: others ({source.describe()}); "
             f"put the former back, or name a file of {folder / FOLDER} that holds the images themselves."
         )
-    stream = SampleStream(source, recipe.batch_size, seed=recipe.seed)
-    return {step: batch_of_step(stream, step) for step in steps}, "read again from the data"
+    return SampleStream(source, recipe.batch_size, seed=recipe.seed)
 
 
 def trace(model: SSLModel, arrays: dict[str, np.ndarray]) -> list[str]:
@@ -101,11 +110,12 @@ def trace(model: SSLModel, arrays: dict[str, np.ndarray]) -> list[str]:
 
     Args:
         model: SSLModel. Compiled and bound. Its state moves, its trained weights do not.
-        arrays: dict as `batch_of_step` gives it.
+        arrays: dict as `batch_of_step` gives it; with `views` if they are not made of the images.
     """
     batch = {
         "inputs": {"image": tf.constant(arrays["images"])},
         **{name: tf.constant(arrays[name]) for name in ("aspect", "position", "sample_id")},
+        **{name: arrays[name] for name in ("views",) if name in arrays},
     }
     weights = [v for v in model.variables if not _finite(v)]
     views = {name: view for name, view in model.make_views(batch).items() if name != "keys"}

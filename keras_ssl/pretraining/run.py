@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ssl.data import SampleStream, open_source, service
+from keras_ssl.data import EncodedSource, SampleStream, open_source, service
 from keras_ssl.distribution import create_strategy, planned_replicas, read_cluster
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build, combinations, compute, dry_run, header, workdir
@@ -118,6 +118,7 @@ class Run:
             options,
             device=compute.device_of(self.strategy),
             steps_per_epoch=self.stream.steps_per_epoch,
+            exact=recipe.crops == "exact",
         )
         with self.strategy.scope():
             self.model = build.build_model(
@@ -148,6 +149,10 @@ class Run:
             view_size=self.recipe.image_size,
             quarantine=self.workdir / quarantine if self.workdir else None,
         )
+        if self.recipe.crops == "exact" and not isinstance(source, EncodedSource):
+            raise SettingError(
+                f"Expected encoded pictures with --crops exact. Received: {source.describe()}; leave it out."
+            )
         return SampleStream(source, self.recipe.batch_size, seed=self.recipe.seed)
 
     # The run -------------------------------------------------------------------------------------------------
@@ -243,6 +248,7 @@ class Run:
             start_step=step,
             views_on_host=self.compute.views_on_host,
             input_service=self.options.input_service,
+            crops=self.recipe.crops,
         )
 
     def _step(self, train: Any, batches: Iterator[Any]) -> dict[str, tf.Tensor]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_ssl import random
 
-_TRIES = 10  # torchvision RandomResizedCrop
+TRIES = 10  # torchvision RandomResizedCrop
 
 
 def _column(numbers: tf.Tensor | float, dtype: tf.DType) -> tf.Tensor:
@@ -58,11 +58,11 @@ def random_boxes(
     """
     dtype = tf.as_dtype(dtype)
     full_height, full_width = _shape_of_original(height, width, aspect, dtype)
-    draws = random.uniform(keys, (2 * _TRIES + 2,), dtype=dtype)
+    draws = random.uniform(keys, (2 * TRIES + 2,), dtype=dtype)
     low, high = (_column(bound, dtype) for bound in scale)
-    area = low + (high - low) * draws[:, :_TRIES]
+    area = low + (high - low) * draws[:, :TRIES]
     narrow, wide = math.log(ratio[0]), math.log(ratio[1])
-    shape = tf.exp(narrow + (wide - narrow) * draws[:, _TRIES : 2 * _TRIES])
+    shape = tf.exp(narrow + (wide - narrow) * draws[:, TRIES : 2 * TRIES])
     tall = tf.round(tf.sqrt(area / shape) * (height / full_height))
     broad = tf.round(tf.sqrt(area * shape) * (width / full_width))
 
@@ -77,7 +77,7 @@ def random_boxes(
 
     extent = tf.concat([box_height, box_width], axis=-1)
     room = tf.constant([[height, width]], dtype) - extent
-    corner = tf.where(none > 0.0, room / 2.0, draws[:, 2 * _TRIES :] * (room + 1.0))
+    corner = tf.where(none > 0.0, room / 2.0, draws[:, 2 * TRIES :] * (room + 1.0))
     return tf.concat([tf.floor(corner), extent], axis=-1)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-from keras_ssl import random
 from keras_ssl.views import boxes, color, compiled, crop, photometric, pretext, spatial
+from keras_ssl.views.numbers import Numbers, any_of, jitter_rates
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 from keras_ssl.views.recipes import ViewConfig, ViewRecipe, get
 from keras_ssl.views.tiling import make_tiles
@@ -73,25 +74,62 @@ class ViewEngine:
         """
         images, keys = tf.convert_to_tensor(images), tf.convert_to_tensor(keys)
         _check_inputs(images, keys)
-        dtype = tf.as_dtype(self.dtype or keras.config.floatx())
-        wide = tf.float64 if dtype == tf.float64 else tf.float32
-        sparse = self.kernel == "host" or (self.kernel == "auto" and not _on_device())
-        pictures = as_float(images, wide)
+        pictures = as_float(images, self._wide())
+        sparse = self._sparse()
+
+        def make(group: str, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
+            if configs[0].tiles is None:
+                return _make(pictures, keys, aspect, group, configs, sparse)
+            return make_tiles(_make, pictures, keys, aspect, group, configs[0], sparse)
+
+        return {**self._groups(make), "keys": keys}
+
+    @tf.autograph.experimental.do_not_convert
+    def finish(self, crops: Mapping[str, tf.Tensor], keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the views of crops that were cut already, as `ExactCrops` has them cut.
+
+        Args:
+            crops: dict from group name to uint8 `(V, batch, size, size, 3)`, not mirrored.
+            keys: uint32 `(batch, 2)` of `random.sample_keys`.
+
+        Returns:
+            As a call does.
+        """
+
+        def make(group: str, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
+            numbers = Numbers(keys, group, len(configs), self._wide())
+            size = configs[0].size
+            stack = to_planes(
+                as_float(tf.reshape(crops[group], [-1, size, size, 3]), numbers.dtype)
+            )
+            if any_of(configs, "flip_rate"):
+                stack = spatial.flip(stack, numbers.chosen(configs, "flip"), planes=True)
+            return _treat(stack, numbers, configs, self._sparse())
+
+        return {**self._groups(make), "keys": keys}
+
+    def _groups(self, make: Callable) -> dict[str, tf.Tensor]:
+        """Returns what `make` gives for each group, its views turned as they are to be."""
         views = {}
         for group, configs in self.recipe.groups.items():
             tied = group in self.recipe.tied
-            drawn = configs[:1] if tied else configs
-            if drawn[0].tiles is None:
-                made = _make(pictures, keys, aspect, group, drawn, sparse)
-            else:
-                made = make_tiles(_make, pictures, keys, aspect, group, drawn[0], sparse)
+            made = make(group, configs[:1] if tied else configs)
             turned = [
                 spatial.rotate(made[0 if tied else index], config.rotation)
                 for index, config in enumerate(configs)
             ]
-            rotates = any(config.rotation for config in configs)
-            views[group] = tf.cast(tf.stack(turned) if rotates else made, dtype)
-        return {**views, "keys": keys}
+            rotates = any_of(configs, "rotation")
+            views[group] = tf.cast(tf.stack(turned) if rotates else made, self._dtype())
+        return views
+
+    def _dtype(self) -> tf.DType:
+        return tf.as_dtype(self.dtype or keras.config.floatx())
+
+    def _wide(self) -> tf.DType:
+        return tf.float64 if self._dtype() == tf.float64 else tf.float32
+
+    def _sparse(self) -> bool:
+        return self.kernel == "host" or (self.kernel == "auto" and not _on_device())
 
 
 def _on_device() -> bool:
@@ -116,27 +154,6 @@ def _check_inputs(images: tf.Tensor, keys: tf.Tensor) -> None:
         )
 
 
-class _Numbers:
-    """Random numbers for views stacked view-major: row v * batch + i is view v of sample i."""
-
-    def __init__(self, keys: tf.Tensor, group: str, count: int, dtype: tf.DType) -> None:
-        views = [random.fold_in(keys, f"{group}/{index}") for index in range(count)]
-        self.keys = tf.concat(views, axis=0)
-        self.batch = tf.shape(keys)[0] if keys.shape[0] is None else keys.shape[0]
-        self.dtype = dtype
-
-    def named(self, name: str) -> tf.Tensor:
-        return random.fold_in(self.keys, name)
-
-    def rows(self, values: list[float]) -> tf.Tensor:
-        """Repeats one number for each view over the batch."""
-        return tf.repeat(tf.constant(values, self.dtype), self.batch)
-
-    def chosen(self, name: str, rates: list[float]) -> tf.Tensor:
-        """Draws bool (V * batch,), each view with its own rate."""
-        return random.uniform(self.named(name), dtype=self.dtype) < self.rows(rates)
-
-
 def _make(
     pictures: tf.Tensor,
     keys: tf.Tensor,
@@ -146,8 +163,15 @@ def _make(
     sparse: bool,
 ) -> tf.Tensor:
     """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
-    numbers, size = _Numbers(keys, group, len(configs), pictures.dtype), configs[0].size
-    stack = _cut(pictures, aspect, numbers, configs, sparse)
+    numbers = Numbers(keys, group, len(configs), pictures.dtype)
+    return _treat(_cut(pictures, aspect, numbers, configs, sparse), numbers, configs, sparse)
+
+
+def _treat(
+    stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...], sparse: bool
+) -> tf.Tensor:
+    """Takes crops (V * batch, 3, size, size) through all that follows; returns (V, batch, size, size, 3)."""
+    size = configs[0].size
     one_by_one = sparse and compiled.applies(configs)
     treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
     stack = treat(stack, numbers, configs)
@@ -155,53 +179,53 @@ def _make(
 
 
 def _treat_batch(
-    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...], sparse: bool
+    stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...], sparse: bool
 ) -> tf.Tensor:
     """Takes all views through one step after the other."""
     settings = {"sparse": sparse, "planes": True}
     if configs[0].grayscale_first:
         stack = _gray(stack, numbers, configs)
-    if any(_jitter_rates(configs)):
-        stack = color.color_jitter(stack, *_jitter(numbers, configs), **settings)
-    if _any(configs, "photometric_rate"):
-        chosen = _chosen(numbers, configs, "photometric")
+    if any(jitter_rates(configs)):
+        stack = color.color_jitter(stack, *numbers.jitter(configs), **settings)
+    if any_of(configs, "photometric_rate"):
+        chosen = numbers.chosen(configs, "photometric")
         stack = photometric.photometric(stack, numbers.keys, chosen, **settings)
     if not configs[0].grayscale_first:
         stack = _gray(stack, numbers, configs)
-    if _any(configs, "projection_rate"):
-        stack = pretext.project_colors(stack, _chosen(numbers, configs, "projection"), planes=True)
-    if _any(configs, "blur_rate"):
-        sigma, max_sigma = _blur_sigma(numbers, configs)
-        chosen = _chosen(numbers, configs, "blur")
+    if any_of(configs, "projection_rate"):
+        stack = pretext.project_colors(stack, numbers.chosen(configs, "projection"), planes=True)
+    if any_of(configs, "blur_rate"):
+        sigma, max_sigma = numbers.blur_sigma(configs)
+        chosen = numbers.chosen(configs, "blur")
         stack = spatial.gaussian_blur(stack, sigma, chosen, max_sigma=max_sigma, **settings)
-    if _any(configs, "solarize_rate"):
-        stack = color.solarize(stack, _chosen(numbers, configs, "solarize"), **settings)
+    if any_of(configs, "solarize_rate"):
+        stack = color.solarize(stack, numbers.chosen(configs, "solarize"), **settings)
     return stack
 
 
-def _gray(stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
-    if not _any(configs, "grayscale_rate"):
+def _gray(stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
+    if not any_of(configs, "grayscale_rate"):
         return stack
-    return color.grayscale(stack, _chosen(numbers, configs, "grayscale"), planes=True)
+    return color.grayscale(stack, numbers.chosen(configs, "grayscale"), planes=True)
 
 
 def _treat_one_by_one(
-    stack: tf.Tensor, numbers: _Numbers, configs: tuple[ViewConfig, ...]
+    stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]
 ) -> tf.Tensor:
     """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged."""
     steps = []
     factors = tf.zeros([tf.shape(stack)[0], 4], numbers.dtype)
-    sigma, max_sigma = _blur_sigma(numbers, configs)
-    if any(_jitter_rates(configs)):
-        factors, order, chosen = _jitter(numbers, configs)
+    sigma, max_sigma = numbers.blur_sigma(configs)
+    if any(jitter_rates(configs)):
+        factors, order, chosen = numbers.jitter(configs)
         steps.append(tf.where(chosen[:, None], tf.cast(order, tf.int32), compiled.NOTHING))
     for name, kind in (
         ("grayscale", compiled.GRAYSCALE),
         ("blur", compiled.BLUR),
         ("solarize", compiled.SOLARIZE),
     ):
-        if _any(configs, f"{name}_rate"):
-            chosen = _chosen(numbers, configs, name)
+        if any_of(configs, f"{name}_rate"):
+            chosen = numbers.chosen(configs, name)
             steps.append(tf.where(chosen, kind, compiled.NOTHING)[:, None])
     if not steps:
         return stack
@@ -209,19 +233,10 @@ def _treat_one_by_one(
     return compiled.run_steps(stack, tf.concat(steps, axis=1), factors, sigma, radius)
 
 
-def _any(configs: tuple[ViewConfig, ...], rate: str) -> bool:
-    return any(getattr(config, rate) for config in configs)
-
-
-def _chosen(numbers: _Numbers, configs: tuple[ViewConfig, ...], name: str) -> tf.Tensor:
-    """Draws which views take the step `name`, (V * batch,)."""
-    return numbers.chosen(name, [getattr(config, f"{name}_rate") for config in configs])
-
-
 def _cut(
     pictures: tf.Tensor,
     aspect: tf.Tensor | None,
-    numbers: _Numbers,
+    numbers: Numbers,
     configs: tuple[ViewConfig, ...],
     sparse: bool,
 ) -> tf.Tensor:
@@ -229,8 +244,8 @@ def _cut(
     height, width = pictures.shape[1:3]
     first, count = configs[0], len(configs)
     flip = None
-    if any(config.flip_rate for config in configs):
-        flip = numbers.chosen("flip", [config.flip_rate for config in configs])
+    if any_of(configs, "flip_rate"):
+        flip = numbers.chosen(configs, "flip")
     settings = {"interpolation": first.interpolation, "sparse": sparse}
     if first.pad_crop:
         planes = to_planes(pictures)
@@ -266,33 +281,3 @@ def _cut(
             dtype=pictures.dtype,
         )
     return crop.cut(pictures, cuts, first.size, flip=flip, **settings)
-
-
-def _jitter_rates(configs: tuple[ViewConfig, ...]) -> list[float]:
-    return [config.jitter_rate if any(config.jitter) else 0.0 for config in configs]
-
-
-def _jitter(
-    numbers: _Numbers, configs: tuple[ViewConfig, ...]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Draws factors (V * batch, 4), order (V * batch, 4) and choice (V * batch,) of the color jitter."""
-    draws = random.uniform(numbers.named("jitter"), (4,), dtype=numbers.dtype)
-    strengths = [[config.jitter[kind] for config in configs] for kind in range(4)]
-    bounds = [
-        [(max(0.0, 1.0 - s), 1.0 + s) if kind != color.HUE else (-s, s) for s in strengths[kind]]
-        for kind in range(4)
-    ]
-    low, high = (
-        tf.stack([numbers.rows([pair[end] for pair in kind]) for kind in bounds], axis=-1)
-        for end in (0, 1)
-    )
-    order = random.permutation(numbers.named("jitter order"), 4)
-    chosen = numbers.chosen("jitter rate", _jitter_rates(configs))
-    return low + (high - low) * draws, order, chosen
-
-
-def _blur_sigma(numbers: _Numbers, configs: tuple[ViewConfig, ...]) -> tuple[tf.Tensor, float]:
-    """Draws the widths of the blur (V * batch,), and returns the largest that there can be."""
-    low, high = (numbers.rows([config.blur_sigma[end] for config in configs]) for end in (0, 1))
-    draws = random.uniform(numbers.named("blur sigma"), dtype=numbers.dtype)
-    return low + (high - low) * draws, max(config.blur_sigma[1] for config in configs)

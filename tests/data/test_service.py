@@ -319,7 +319,7 @@ def test_a_dispatcher_that_is_gone_is_named():
 
 
 def test_the_trainers_canvas_decides_about_prepared_copies(tmp_path):
-    """Copies of 40 pixels are too small for a worker's own canvas, and will do for that of a trainer who asks for 32."""
+    """Copies of 40 pixels are too small for the worker, and will do for a trainer with a canvas of 32."""
     for index in range(4):
         pixels = np.random.default_rng(index).integers(0, 256, (60, 60, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")

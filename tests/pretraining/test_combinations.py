@@ -58,6 +58,23 @@ REFUSED = {
         ["--strategy", "multiworker", "--jit", "on"],
         "--jit off with several",
     ),
+    "exact crops of arrays": ("", ["--data", "digits", "--crops", "exact"], "no arrays as --data"),
+    "exact crops and a canvas": ("", ["--crops", "exact", "--canvas", "64"], "no --canvas with"),
+    "exact crops in the step": (
+        "",
+        ["--crops", "exact", "--views-on", "device"],
+        "no --views-on device with --crops exact",
+    ),
+    "exact crops and micro-batches": (
+        "",
+        ["--crops", "exact", "--micro-batch", "4"],
+        "no --micro-batch with --crops exact",
+    ),
+    "exact crops of other views": (
+        "",
+        ["--crops", "exact", "--views", "none"],
+        "Expected views that are random resized crops",
+    ),
     "no gpu": ("", ["--strategy", "gpu"], "a GPU that TensorFlow can see"),
     "no tpu": ("", ["--strategy", "tpu"], "a TPU for --strategy tpu"),
     "float16 on a tpu": (
