@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= requirements/constraints.txt
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
@@ -56,6 +57,9 @@ $(VENV)/.installed: $(requirements)
 	$(pip) --no-build-isolation --editable .
 	@touch $@
 
+# PyTorch is what converted weights are compared with. Its CPU build is a tenth of what PyPI has for Linux; where
+# its index cannot be reached, the next line takes what pip finds.
 $(VENV)/.installed-test: $(VENV)/.installed
+	@$(pip) --retries 1 --timeout 10 --index-url $(TORCH_INDEX) torch 2> /dev/null || true
 	$(pip) --no-build-isolation --editable '.[test]'
 	@touch $@
