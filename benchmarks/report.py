@@ -1,4 +1,4 @@
-"""Writes what was measured into README.md: `python benchmarks/report.py`; with `--check` it only compares.
+"""Writes what was measured into the two README files: `python benchmarks/report.py`; with `--check` it only compares.
 
 Every number comes from a file in `docs/benchmarks/`, which the scripts of this folder write.
 """
@@ -105,25 +105,96 @@ def memory() -> list[str]:
     ]
 
 
-def section() -> str:
-    """Returns the section between its two marks."""
-    parts = [*views(), *step(), *overhead(), *memory()]
-    return "\n".join([BEGIN, *parts, END])
+def starved() -> list[str]:
+    """The sentence on what the input pipeline costs a step."""
+    content = read("input")
+    if content is None:
+        return []
+    costs = ", ".join(
+        f"{row['recipe']} {row['cpu_slower']:.1%} ({row['backbone']}, batch {row['batch']})"
+        for row in content["rows"]
+    )
+    return [
+        "",
+        f"CPU time that reading and views at 32 pixels add to a step on ready-made views: {costs}.",
+    ]
+
+
+def step_table() -> list[str]:
+    """The table of a step of each method beside one written by hand."""
+    rows = [
+        [
+            row["method"],
+            row["backbone"],
+            f"{row['ours_ms']:.0f}",
+            f"{row['by_hand_ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['cpu_ratio']:.2f}",
+        ]
+        for row in read("train_step") or ()
+    ]
+    head = ["method", "backbone", "library, ms", "by hand, ms", "ratio", "ratio of CPU time"]
+    return [
+        "A training step at 32 pixels and batch 64 beside one written by hand, in turns; `ratio` is the median over "
+        "the turns, not the ratio of the two medians, and above 1 the library is slower "
+        "(`docs/benchmarks/train_step.json`). The first three losses of both sides agree to a thousandth, or the script stops:",
+        "",
+        *table(head, rows),
+    ]
+
+
+def memory_table() -> list[str]:
+    """The table of the memory of a SimCLR step."""
+
+    def order(row: dict) -> tuple:
+        return row["backbone"], row["size"], row["micro"] or 0, row["batch"], row["recompute"]
+
+    rows = [
+        [
+            row["backbone"],
+            str(row["size"]),
+            f"{row['batch']:,}",
+            str(row["micro"] or "at once"),
+            "yes" if row["recompute"] else "no",
+            f"{row['step_mb']:,}",
+            f"{row['peak_mb']:,}",
+        ]
+        for row in sorted(read("memory")["rows"], key=order)
+    ]
+    head = ["backbone", "pixels", "batch", "micro-batch", "recomputed", "step, MiB", "process, MiB"]
+    return [
+        "",
+        "Memory of one SimCLR step, views made in the step: what it had above what the process had before it, the "
+        "compiled step included, and the most of the whole process (`docs/benchmarks/memory.json`):",
+        "",
+        *table(head, rows),
+    ]
+
+
+def section(document: str) -> str:
+    """Returns the section of a document between its two marks."""
+    parts = {
+        "README.md": lambda: [*views(), *step(), *overhead(), *starved(), *memory()],
+        "benchmarks/README.md": lambda: [*step_table(), *memory_table()],
+    }
+    return "\n".join([BEGIN, *parts[document](), END])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="exit with 1 if README.md is old")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a file is old")
     flags = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    if BEGIN not in old:
-        raise SystemExit(f"Expected the mark {BEGIN} in README.md. Received: none.")
-    new = re.sub(f"{BEGIN}.*?{END}", lambda _: section(), old, flags=re.S)
-    if flags.check:
-        return int(new != old)
-    path.write_text(new, encoding="utf-8")
-    return 0
+    changed = False
+    for document in ("README.md", "benchmarks/README.md"):
+        path = ROOT / document
+        old = path.read_text(encoding="utf-8")
+        if BEGIN not in old:
+            raise SystemExit(f"Expected the mark {BEGIN} in {document}. Received: none.")
+        new = re.sub(f"{BEGIN}.*?{END}", lambda _, name=document: section(name), old, flags=re.S)
+        changed = changed or new != old
+        if not flags.check:
+            path.write_text(new, encoding="utf-8")
+    return int(changed and flags.check)
 
 
 if __name__ == "__main__":
