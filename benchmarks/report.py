@@ -137,7 +137,8 @@ def step_table() -> list[str]:
     return [
         "A training step at 32 pixels and batch 64 beside one written by hand, in turns; `ratio` is the median over "
         "the turns, not the ratio of the two medians, and above 1 the library is slower "
-        "(`docs/benchmarks/train_step.json`). The first three losses of both sides agree to a thousandth, or the script stops:",
+        "(`docs/benchmarks/train_step.json`). The first three losses of both sides agree to a thousandth, or the "
+        "script stops:",
         "",
         *table(head, rows),
     ]
