@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 COMMON = ["--batch-size", "128", "--learning-rate", "1e-3", "--learning-rate-rule", "none"]
+# Two epochs each, 20-NN on a held-out slice of train: rate 1e-3 and momentum 0.98 36.8 %, 3e-3 39.4 %, 0.92 37.9 %.
+BYOL = ["--learning-rate", "3e-3", "--teacher-momentum", "0.95"]
 ROWS = {
     "simclr_rnmini_cifar10": ["--recipe", "simclr_laptop", "--epochs", "8", *COMMON],
-    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "4", *COMMON],
-    "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "5", *COMMON],
-    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "2", *COMMON],
+    "swav_rnmini_cifar10": ["--recipe", "swav_laptop", "--epochs", "6", *COMMON],
+    "byol_rnmini_cifar10": ["--recipe", "byol_laptop", "--epochs", "9", *COMMON, *BYOL],
+    "rotnet_rnmini_cifar10": ["--recipe", "rotnet_laptop", "--epochs", "3", *COMMON],
     "mae_vitmini_cifar10": ["--recipe", "mae_laptop", "--epochs", "6", *COMMON],
     "dino_rnmini_cifar10": ["--recipe", "dino_laptop", "--epochs", "5", *COMMON],
 }

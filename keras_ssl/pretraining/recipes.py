@@ -246,7 +246,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "method": "byol",
         "views": "byol_cifar",
         "hidden_dim": 1024,
-        "teacher_momentum": 0.98,
+        "learning_rate": 3e-3,
+        "teacher_momentum": 0.95,
     },
     "dino_laptop": {
         **_LAPTOP,
