@@ -19,17 +19,20 @@ LIBRARY = REPOSITORY / "keras_ssl"
 ORDER = (
     "random",
     "env",
+    "checkpoints",
     "losses",
     "optimizers",
     "views",
     "distribution",
     "layers",
     "backbones",
+    "conversion",
     "methods",
     "data",
     "evaluation",
     "export",
     "zoo",
+    "embedding",
     "pretraining",
     "flags",
     "cli",
@@ -41,7 +44,7 @@ DOORS = sorted(
 # The files that the methods are built on may know how views are named; a method may not.
 CONTRACT = ("base.py", "training.py")
 # Import name of a requirement, where it differs from the requirement's own.
-IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
 
 
 def room_of(path):
