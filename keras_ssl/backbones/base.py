@@ -22,10 +22,10 @@ class Backbone(keras.Model):
     - `x`: float RGB in [0, 1], `(batch, height, width, 3)`, static height and width; any size the network
       can take.
     - `keys`: uint32 `(batch, 2)`; drive drop-path in training.
-    - `keep`: int32 `(batch, k)`; indices of the patches that the network sees. Transformers only.
-    - `mask`: bool `(batch, patches)`; True = the patch is replaced by the mask token. Transformers only.
+    - `keep`: int32 `(batch, k)`; indices of the patches that the network sees. `ViT` only.
+    - `mask`: bool `(batch, patches)`; True = the patch is replaced by the mask token. `ViT` only.
     - `output`: `"features"`, `"layers"` (adds `"layers"`: what each block or stage gives) or `"attention"`
-      (adds `"attention"`; transformers only).
+      (adds `"attention"`; `ViT` only).
 
     Returns a dict with `"features"` `(batch, feature_dim)` and `"tokens"` `(batch, patches, width)` or `"map"`
     `(batch, h, w, channels)`, in the compute dtype.
@@ -113,8 +113,8 @@ class Backbone(keras.Model):
             )
         if "attention" not in self.OUTPUTS and (keep is not None or mask is not None):
             raise ValueError(
-                f"`keep` and `mask` choose tokens; {type(self).__name__} has none. "
-                f"Received: keep={keep}, mask={mask}"
+                "Expected no `keep` and no `mask`: only a ViT can leave out or hide patches. "
+                f"Received: {type(self).__name__} with keep={keep}, mask={mask}"
             )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:

@@ -9,20 +9,25 @@ import keras
 from keras_ssl.optimizers.groups import ParameterGroup, variable_path
 
 # What comes before the first block, by the name of the layer or weight under the network's own name.
-_FIRST = ("patch_embedding", "class_token", "position_table", "stem_conv", "stem_norm")
+_FIRST = re.compile(
+    r"patch_(embedding|(conv|norm)\d+)|class_token|registers|mask_token|position_(table|projection)"
+    r"|stem_(conv|norm)\d*|downsample0_(conv|norm)"
+)
+_DOWNSAMPLE = re.compile(r"downsample(\d+)_(?:conv|norm)")
 _BLOCK = re.compile(r"(?:block|stage)\d+(?:_block\d+)?")
 
 
 def layer_ids(network: keras.Model) -> dict[str, int]:
-    """Returns the layer number of each trainable variable of a ViT or ResNet, by path.
+    """Returns the layer number of each trainable variable of a backbone made of blocks, by path.
 
     Args:
         network: keras.Model. One of the library's backbones.
 
     Returns:
-        dict from `variable.path` to int: 0 for patch embedding, class token and positions or the stem; 1 to L for
-        what belongs to the L blocks (a ViT's, or a ResNet's residual blocks through all stages), in their order;
-        L + 1 for what follows them, such as the last normalization.
+        dict from `variable.path` to int: 0 for patch embedding, tokens and positions or the stem; 1 to L for what
+        belongs to the L blocks (a ViT's, or those of a ResNet, RegNet or ConvNeXt through all stages), in their order,
+        where a ConvNeXt's downsampling belongs to the block after it; L + 1 for what follows them, such as the last
+        normalization or XCiT's blocks of class attention.
 
     Raises:
         ValueError: If the network has no blocks named `block0` or `stage1_block0`, as those of other libraries.
@@ -36,8 +41,8 @@ def layer_ids(network: keras.Model) -> dict[str, int]:
             f"Received: {network.name} with weights such as {paths[:3]}"
         )
     blocks.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    number = dict.fromkeys(_FIRST, 0) | {name: i for i, name in enumerate(blocks, start=1)}
-    return {path: number.get(part, len(blocks) + 1) for path, part in parts.items()}
+    number = {name: i for i, name in enumerate(blocks, start=1)}
+    return {path: _number(part, number) for path, part in parts.items()}
 
 
 def layer_decay(network: keras.Model, decay: float) -> list[ParameterGroup]:
@@ -78,6 +83,15 @@ def layer_decay(network: keras.Model, decay: float) -> list[ParameterGroup]:
         )
         for number in sorted(members)
     ]
+
+
+def _number(part: str, blocks: dict[str, int]) -> int:
+    """Returns the layer number of what has the name `part` under the network; `blocks` numbers the blocks."""
+    if _FIRST.fullmatch(part):
+        return 0
+    if match := _DOWNSAMPLE.fullmatch(part):
+        part = f"stage{match[1]}_block0"
+    return blocks.get(part, len(blocks) + 1)
 
 
 def _part(path: str, name: str) -> str:

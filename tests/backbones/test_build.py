@@ -12,9 +12,13 @@ def count(model):
 
 def test_names():
     assert set(backbones.names()) == {
-        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
-        *(f"vit_{size}" for size in ("tiny", "small", "base", "large", "huge", "mini")),
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 200)),
+        *(f"vit_{size}" for size in ("tiny", "small", "base", "large", "huge", "giant", "mini")),
+        *(f"vit_{size}" for size in ("small_plus", "large_plus", "huge_plus", "7b")),
         "resnet_mini",
+        *(f"regnety_{size}gf" for size in (16, 32, 64, 128, 256)),
+        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
     }
     assert backbones.names() == sorted(backbones.BACKBONES)
 
@@ -25,8 +29,10 @@ def test_names():
         ("resnet34", {"blocks": (3, 4, 6, 3), "bottleneck": False}),
         ("resnet101", {"blocks": (3, 4, 23, 3)}),
         ("resnet152", {"blocks": (3, 8, 36, 3)}),
+        ("resnet200", {"blocks": (3, 24, 36, 3)}),
         ("vit_large", {"width": 1024, "depth": 24, "num_heads": 16}),
         ("vit_huge", {"width": 1280, "depth": 32, "num_heads": 16}),
+        ("vit_giant", {"width": 1536, "depth": 40, "num_heads": 24, "ffn": "swiglu"}),
     ],
 )
 def test_shapes_of_the_large_ones(name, expected):

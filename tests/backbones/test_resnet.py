@@ -253,7 +253,10 @@ def test_in_a_functional_model():
         ({"x": np.zeros((1, 8, 8, 3), "uint8")}, "dtype=uint8"),
         ({"x": np.zeros((1, 8, 8, 1))}, r"shape=\(1, 8, 8, 1\)"),
         ({"output": "attention"}, "output='attention'"),
-        ({"keep": np.zeros((1, 1), "int32")}, "`keep` and `mask` choose tokens"),
+        (
+            {"keep": np.zeros((1, 1), "int32")},
+            "only a ViT can leave out or hide patches. Received: ResNet",
+        ),
     ],
 )
 def test_wrong_calls(call, match):

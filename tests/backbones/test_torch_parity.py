@@ -93,16 +93,28 @@ def test_vit():
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [((14, 14), (6, 6)), ((6, 6), (14, 14)), ((37, 37), (16, 16))]
+    ("source", "target"),
+    [
+        ((14, 14), (6, 6)),
+        ((6, 6), (14, 14)),
+        ((14, 14), (24, 24)),
+        ((37, 37), (16, 16)),
+        ((37, 37), (20, 45)),
+    ],
 )
 def test_positions(source, target):
-    """`size=` is MAE's way; `scale_factor=(n + 0.1) / M` is DINO's, our offset 0.1."""
+    """`size=` is MAE's way; `scale_factor=(n + 0.1) / M` is DINO's, our offset 0.1; antialias: DINOv2, registers."""
     table = np.random.default_rng(0).normal(size=(1, source[0] * source[1], 5))
     image = torch.tensor(table).reshape(1, *source, 5).permute(0, 3, 1, 2)
     by_size = F.interpolate(image, size=target, mode="bicubic", align_corners=False)
     scale = tuple((new + 0.1) / old for new, old in zip(target, source, strict=True))
     by_scale = F.interpolate(image, scale_factor=scale, mode="bicubic", align_corners=False)
-    for offset, expected in ((0.0, by_size), (0.1, by_scale)):
-        got = interpolate_positions(tf.constant(table), source, target, offset=offset)
+    smooth = F.interpolate(image, size=target, mode="bicubic", antialias=True)
+    for settings, expected in (
+        ({}, by_size),
+        ({"offset": 0.1}, by_scale),
+        ({"antialias": True}, smooth),
+    ):
+        got = interpolate_positions(tf.constant(table), source, target, **settings)
         expected = expected.permute(0, 2, 3, 1).reshape(1, -1, 5)
         np.testing.assert_allclose(got, expected, atol=1e-10)

@@ -74,6 +74,31 @@ def test_one_axis_by_hand():
     np.testing.assert_allclose(matrix[::-1, ::-1], matrix, atol=1e-12)
 
 
+def slow_antialiased(values, target):
+    """PyTorch's antialiased bicubic of one axis: a = -0.5, the kernel stretched, what is left rescaled."""
+    source, out = len(values), []
+    stretch = max(source / target, 1.0)
+    for i in range(target):
+        center, total, weights = (i + 0.5) * source / target, 0.0, 0.0
+        for j in range(source):
+            d = abs(j + 0.5 - center) / stretch
+            if d < 1:
+                weight = 1.5 * d**3 - 2.5 * d**2 + 1
+            else:
+                weight = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0.0
+            total, weights = total + weight * values[j], weights + weight
+        out.append(total / weights)
+    return out
+
+
+@pytest.mark.parametrize(("source", "target"), [(37, 16), (14, 24), (5, 5), (3, 1), (2, 7)])
+def test_antialiased_equals_the_loop(source, target):
+    values = np.random.default_rng(0).normal(size=source)
+    matrix = bicubic_matrix(source, target, antialias=True)
+    np.testing.assert_allclose(matrix @ values, slow_antialiased(values, target), atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(1), 1.0, atol=1e-12)
+
+
 def test_equal_grid_is_untouched_and_offset_shifts():
     table = tf.random.normal((1, 6, 2))
     assert interpolate_positions(table, (2, 3), [2, 3], offset=0.1) is table

@@ -7,6 +7,7 @@ from scipy.special import erf
 
 from keras_ssl import random
 from keras_ssl.layers import TransformerBlock
+from keras_ssl.layers.transformer import swiglu_width
 
 WIDTH, HEADS, TOKENS = 12, 3, 5
 
@@ -70,6 +71,50 @@ def test_equals_the_equations(settings, tolerance):
     np.testing.assert_allclose(weights, expected_weights, atol=tolerance)
     np.testing.assert_allclose(tf.reduce_sum(weights, -1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(layer(tf.constant(x, layer.dtype)), y, rtol=1e-6)
+
+
+def test_gated_perceptron():
+    """output(silu(a) * b), a the first half; 12 * 4 * 2 / 3 = 32 wide, 12 * 3 * 2 / 3 = 24, 12 * 1 * 2 / 3 -> 8."""
+    layer = block(ffn="swiglu")
+    v, x = values(layer), np.random.default_rng(1).normal(size=(2, TOKENS, WIDTH))
+    assert v["hidden/kernel"].shape == (WIDTH, 64) and v["output/kernel"].shape == (32, WIDTH)
+    assert [swiglu_width(WIDTH, ratio) for ratio in (3, 1)] == [24, 8]
+    assert swiglu_width(12, 4.2) == 40  # 50 * 2 / 3 = 33, up to a multiple of 8
+    layer.projection.kernel.assign(np.zeros((WIDTH, WIDTH)))
+    layer.projection.bias.assign(np.zeros(WIDTH))
+    hidden = norm(x, v, "norm2") @ v["hidden/kernel"] + v["hidden/bias"]
+    gate, value = hidden[..., :32], hidden[..., 32:]
+    gated = gate / (1 + np.exp(-gate)) * value
+    expected = x + gated @ v["output/kernel"] + v["output/bias"]
+    np.testing.assert_allclose(layer(tf.constant(x)), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("bias", ["query_value", False])
+def test_biases_of_query_and_value(bias):
+    """The block with all three biases, the key's set to 0, or all."""
+    layer, full = block(qkv_bias=bias), block()
+    x = tf.constant(np.random.default_rng(1).normal(size=(2, TOKENS, WIDTH)))
+    v, given = values(layer), np.zeros((3, WIDTH))
+    if bias:
+        assert v["query_value_bias"].shape == (2 * WIDTH,)
+        given[[0, 2]] = v.pop("query_value_bias").reshape(2, WIDTH)
+    for variable in full.variables:
+        name = variable.path.removeprefix("block/")
+        variable.assign(given.ravel() if name == "qkv/bias" else v.pop(name))
+    assert not v
+    np.testing.assert_allclose(layer(x), full(x), rtol=1e-9)
+
+
+def test_epsilon_of_the_layer_norms():
+    x = np.full((1, 1, WIDTH), 3.0)
+    x[..., 0] += 1e-3
+    for epsilon in (1e-6, 1e-5):
+        layer = block(layer_norm_epsilon=epsilon)
+        for part in (layer.norm1, layer.norm2):
+            centered = x - x.mean()
+            expected = centered / np.sqrt((centered**2).mean() + epsilon)
+            expected = expected * part.gamma.numpy() + part.beta.numpy()
+            np.testing.assert_allclose(part(x), expected, rtol=1e-9)
 
 
 def test_number_of_heads_matters_though_shapes_do_not():
@@ -143,7 +188,10 @@ def test_initial_kernels():
 
 
 def test_config_round_trip():
-    layer = block(layer_scale=0.1, drop_path=0.2, mlp_ratio=2.0, initialization="xavier")
+    settings = {"ffn": "swiglu", "qkv_bias": False, "layer_norm_epsilon": 1e-5}
+    layer = block(
+        layer_scale=0.1, drop_path=0.2, mlp_ratio=2.0, initialization="xavier", **settings
+    )
     clone = TransformerBlock.from_config(layer.get_config())
     clone.build((None, None, WIDTH))
     assert clone.get_config() == layer.get_config()
@@ -156,6 +204,8 @@ def test_config_round_trip():
         ({"num_heads": 5}, "num_heads=5, width=12"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"initialization": "he"}, "initialization='he'"),
+        ({"ffn": "gated"}, "ffn='gated'"),
+        ({"qkv_bias": "value"}, "qkv_bias='value'"),
     ],
 )
 def test_wrong_settings(arguments, match):

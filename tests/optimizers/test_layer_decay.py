@@ -41,6 +41,56 @@ def test_layers_of_a_resnet_follow_the_network_not_the_alphabet():
     assert len(ids) == len(resnet.trainable_variables)
 
 
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (
+            lambda: backbones.ViT(
+                6, 2, 2, patch_size=8, image_size=16, num_registers=2, use_mask_token=True
+            ),
+            {"registers": 0, "mask_token": 0, "class_token": 0, "block1": 2, "norm": 3},
+        ),
+        (
+            lambda: backbones.ResNet(
+                (1, 1), filters=(4, 4), padding="simclr", selective_kernels=True, image_size=32
+            ),
+            dict.fromkeys(
+                [f"stem_{kind}{number}" for kind in ("conv", "norm") for number in ("1", "2", "")],
+                0,
+            )
+            | {"stage2_block0": 2},
+        ),
+        (
+            lambda: backbones.ConvNeXt((2, 1, 1), (2, 2, 4), image_size=32),
+            {
+                **{"downsample0_conv": 0, "downsample0_norm": 0},
+                **{"stage0_block0": 1, "stage0_block1": 2},
+                **{"downsample1_conv": 3, "downsample1_norm": 3, "stage1_block0": 3},
+                **{"downsample2_conv": 4, "downsample2_norm": 4, "stage2_block0": 4, "norm": 5},
+            },
+        ),
+        (
+            lambda: backbones.XCiT(8, 2, 2, patch_size=4, image_size=16),
+            {
+                **{"patch_conv1": 0, "patch_conv2": 0, "patch_norm1": 0, "patch_norm2": 0},
+                **{"position_projection": 0, "class_token": 0, "block0": 1, "block1": 2},
+                **{"class_block0": 3, "class_block1": 3, "norm": 3},
+            },
+        ),
+        (
+            lambda: backbones.RegNet((1, 2), (8, 12), 4, image_size=16),
+            {"stem_conv": 0, "stem_norm": 0, "stage1_block0": 1, "stage2_block1": 3},
+        ),
+    ],
+    ids=["vit", "resnet_sk", "convnext", "xcit", "regnet"],
+)
+def test_layers_of_the_other_networks(build, expected):
+    """What comes before the first block is layer 0; what leads into a stage goes with the stage's first block."""
+    network = build()
+    found = {path.split("/")[1]: number for path, number in layer_ids(network).items()}
+    assert {name: found.get(name) for name in expected} == expected
+
+
 def test_rates_of_a_vit_b():
     """Decay 0.65 over 12 blocks: embeddings 0.65 ** 13 = 0.0037, last block 0.65, what follows 1."""
     groups = layer_decay(vit(12), 0.65)
