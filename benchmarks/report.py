@@ -1,6 +1,7 @@
-"""Writes what was measured into the two README files: `python benchmarks/report.py`; with `--check` it only compares.
+"""Writes what was measured into README.md, benchmarks/README.md and docs/parity.md: `python benchmarks/report.py`.
 
-Every number comes from a file in `docs/benchmarks/`, which the scripts of this folder write.
+With `--check` it only compares. Every number comes from a file in `docs/benchmarks/`, which the scripts of this folder
+write.
 """
 
 from __future__ import annotations
@@ -172,11 +173,46 @@ def memory_table() -> list[str]:
     ]
 
 
+def parity_table() -> list[str]:
+    """The table of the differences between converted networks and their references."""
+    content = read("parity")
+    rows = [
+        [
+            f"`{row['layout']}`",
+            row["name"],
+            row["reference"],
+            str(row["tensors"]),
+            str(row["left_out"]),
+            ", ".join(map(str, row["sizes"])),
+            f"{row['absolute']:.1e}",
+            f"{row['relative']:.1e}",
+        ]
+        for row in content["rows"]
+    ]
+    head = [
+        "layout",
+        "network",
+        "reference",
+        "tensors",
+        "left out",
+        "sizes",
+        "absolute",
+        "relative",
+    ]
+    worst = max(row["relative"] for row in content["rows"])
+    return [
+        f"{len(rows)} networks, largest relative difference {worst:.1e}.",
+        "",
+        *table(head, rows),
+    ]
+
+
 def section(document: str) -> str:
     """Returns the section of a document between its two marks."""
     parts = {
         "README.md": lambda: [*views(), *step(), *overhead(), *starved(), *memory()],
         "benchmarks/README.md": lambda: [*step_table(), *memory_table()],
+        "docs/parity.md": parity_table,
     }
     return "\n".join([BEGIN, *parts[document](), END])
 
@@ -186,7 +222,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a file is old")
     flags = parser.parse_args()
     changed = False
-    for document in ("README.md", "benchmarks/README.md"):
+    for document in ("README.md", "benchmarks/README.md", "docs/parity.md"):
         path = ROOT / document
         old = path.read_text(encoding="utf-8")
         if BEGIN not in old:
