@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ssl import views
+from keras_ssl.backbones import ViT
 
 _SMALL = 64  # pixels; up to here a picture is used whole
 
@@ -75,6 +76,8 @@ class FeatureExtractor:
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+        if crop_ratio is not None and not 0.0 < crop_ratio <= 1.0:
+            raise ValueError(f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}")
         self.encoder, self.image_size, self.batch_size = encoder, image_size, batch_size
         self.crop_ratio = default_crop_ratio(image_size) if crop_ratio is None else crop_ratio
         self._features = tf.function(self._features_of_batch)
@@ -108,10 +111,7 @@ class FeatureExtractor:
             )
         features, shown = [], []
         for images, aspect, ids in self._batches(source, indices):
-            count = len(ids)
-            rows = np.minimum(np.arange(self.batch_size), count - 1)
-            result = self._features(tf.constant(images[rows]), tf.constant(aspect[rows]))
-            features.append(result.numpy()[:count])
+            features.append(self.of_batch(images, aspect))
             shown.append(ids)
             if progress is not None:
                 progress(sum(map(len, shown)), len(indices))
@@ -119,6 +119,20 @@ class FeatureExtractor:
         if labels is not None:
             labels = np.asarray(labels)[np.concatenate(shown)].astype(np.int32)
         return np.concatenate(features), labels
+
+    def of_batch(self, images: np.ndarray, aspect: np.ndarray) -> np.ndarray:
+        """Returns the features of at most `batch_size` images as a source's `read_batch` gives them.
+
+        Args:
+            images: `(batch, height, width, 3)`, uint8 or float in [0, 1], at least one.
+            aspect: float32 `(batch,)`. How the shape of each picture was changed.
+
+        Returns:
+            float32 `(batch, feature_dim)`.
+        """
+        count = len(images)
+        rows = np.minimum(np.arange(self.batch_size), count - 1)
+        return self._features(tf.constant(images[rows]), tf.constant(aspect[rows])).numpy()[:count]
 
     def _features_of_batch(self, images: tf.Tensor, aspect: tf.Tensor) -> tf.Tensor:
         images = views.center_crop(images, aspect, size=self.image_size, crop_ratio=self.crop_ratio)
@@ -185,3 +199,44 @@ def extract_features(
         crop_ratio=crop_ratio,
     )
     return extractor(source, limit=limit, progress=progress)
+
+
+def probe_features(
+    encoder: keras.Model,
+    images: tf.Tensor,
+    *,
+    last_blocks: int = 4,
+    with_mean_patches: bool = False,
+) -> tf.Tensor:
+    """Returns the features with which the linear numbers of DINO, iBOT and DINOv2 were published.
+
+    The class tokens of the last blocks, each after the final norm, first block first, then the mean of the last
+    block's patches. DINO's and iBOT's small networks: 4 blocks; their base and large ones: 1 block and the mean.
+    (DINO's own linear heads of base networks expect class token and mean channel by channel in turn.)
+
+    Args:
+        encoder: ViT with a class token.
+        images: float `(batch, height, width, 3)` in [0, 1].
+        last_blocks: int in [1, depth]. Defaults to `4`.
+        with_mean_patches: bool. Defaults to `False`.
+
+    Returns:
+        `(batch, width * (last_blocks + with_mean_patches))` in at least float32.
+
+    Raises:
+        ValueError: if the encoder has no class token or fewer blocks.
+
+    Reference code: facebookresearch/dino `eval_linear.py`; facebookresearch/dinov2 `eval/linear.py`.
+    """
+    if not isinstance(encoder, ViT) or encoder.class_token is None:
+        raise ValueError(f"Expected a `ViT` with a class token. Received: {type(encoder).__name__}")
+    if not 1 <= last_blocks <= len(encoder.blocks):
+        raise ValueError(
+            f"`last_blocks` must be in [1, {len(encoder.blocks)}]. Received: last_blocks={last_blocks}"
+        )
+    outputs = encoder(images, training=False, output="layers")
+    parts = [layer[:, 0] for layer in outputs["layers"][-last_blocks:]]
+    wide = tf.float64 if parts[0].dtype == tf.float64 else tf.float32
+    if with_mean_patches:
+        parts.append(tf.reduce_mean(tf.cast(outputs["tokens"], wide), 1))
+    return tf.concat([tf.cast(part, wide) for part in parts], axis=1)

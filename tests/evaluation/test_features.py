@@ -135,6 +135,9 @@ def test_wrong_input_is_named():
         features.extract_features(flat, Source())
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         features.FeatureExtractor(flat, image_size=8, batch_size=0)
+    for ratio in (0.0, 3.0):
+        with pytest.raises(ValueError, match=rf"`crop_ratio` must be in \(0, 1\].*{ratio}"):
+            features.FeatureExtractor(flat, image_size=8, crop_ratio=ratio)
     with pytest.raises(ValueError, match="At least one image"):
         features.extract_features(flat, Source(), image_size=8, limit=0, batch_size=4)
     with pytest.raises(ValueError, match=r"\(samples, height, width, 3\).*\(2, 8, 8, 1\)"):
