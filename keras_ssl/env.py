@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def import_tensorflow_quietly() -> None:
@@ -45,6 +46,23 @@ def quiet_stderr() -> Iterator[None]:
 def debug() -> bool:
     """Returns whether errors show where they were raised: `KERAS_SSL_DEBUG` is set and not `0`."""
     return os.environ.get("KERAS_SSL_DEBUG", "0") not in ("", "0")
+
+
+def home() -> Path:
+    """Returns the folder of what is fetched: `KERAS_SSL_HOME`, else `keras_ssl` in the user's cache folder.
+
+    That is `XDG_CACHE_HOME` if it is set, else `~/.cache`.
+    """
+    if chosen := os.environ.get("KERAS_SSL_HOME"):
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "keras_ssl"
+
+
+def accepted_licences() -> frozenset[str]:
+    """Returns the licences that `KERAS_SSL_ACCEPT_LICENCES` names, with commas in between, in lower case."""
+    names = os.environ.get("KERAS_SSL_ACCEPT_LICENCES", "").split(",")
+    return frozenset(name.strip().lower() for name in names if name.strip())
 
 
 def tpu_name() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,29 @@ def test_debug(monkeypatch, value, expected):
     if value is not None:
         monkeypatch.setenv("KERAS_SSL_DEBUG", value)
     assert env.debug() is expected
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"KERAS_SSL_HOME": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
+        ({"KERAS_SSL_HOME": "", "XDG_CACHE_HOME": "/x"}, "/x/keras_ssl"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/keras_ssl"),
+        ({"KERAS_SSL_HOME": "~/zoo", "HOME": "/h"}, "/h/zoo"),
+    ],
+)
+def test_home(monkeypatch, variables, expected):
+    monkeypatch.delenv("KERAS_SSL_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert env.home() == Path(expected)
+
+
+def test_accepted_licences(monkeypatch):
+    monkeypatch.delenv("KERAS_SSL_ACCEPT_LICENCES", raising=False)
+    assert env.accepted_licences() == frozenset()
+    monkeypatch.setenv("KERAS_SSL_ACCEPT_LICENCES", " CC-BY-NC-4.0, seer,,")
+    assert env.accepted_licences() == {"cc-by-nc-4.0", "seer"}
 
 
 SCRIPT = """

@@ -12,8 +12,10 @@ import keras_ssl.backbones  # noqa: F401, registers the classes that a .keras fi
 from keras_ssl import export, zoo
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining.errors import writing
+from keras_ssl.pretraining.origin import recipe_facts
 from keras_ssl.pretraining.recipe import SettingError
 from keras_ssl.pretraining.saved import load_saved
+from keras_ssl.zoo.cache import ZooError
 
 if TYPE_CHECKING:
     from keras_ssl.pretraining.run import Run
@@ -27,8 +29,7 @@ def export_run(run: Run, step: int) -> None:
     """
     encoder = run.model.encoders()["image"]
     facts = {
-        "method": run.recipe.method,
-        "backbone": run.recipe.backbone,
+        **recipe_facts(vars(run.recipe)),
         "step": step,
         "network": run.model.exported,
     }
@@ -83,6 +84,8 @@ def load_any_encoder(name: str | Path) -> keras.Model:
         )
     try:
         return zoo.load(str(name))
+    except ZooError:
+        raise  # the entry is known; the sentence says why it cannot be had
     except ValueError as error:
         raise SettingError(
             f"Expected a run folder, a .keras file, a SavedModel or a zoo entry. Received: {str(name)!r}, "

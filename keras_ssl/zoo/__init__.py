@@ -1,4 +1,7 @@
-"""Published encoders: `list()` them, read a `card()`, `load()` one. Listing does not import TensorFlow."""
+"""Published encoders, ours and other people's: `list()` them, read a `card()`, `load()` one.
+
+Listing does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import importlib
 from typing import Any
 
 from keras_ssl.zoo.catalog import Entry
-from keras_ssl.zoo.catalog import find_entries as list
+from keras_ssl.zoo.catalog import find_all as list
 from keras_ssl.zoo.catalog import write_card as card
+from keras_ssl.zoo.published import Published
 
-__all__ = ["Entry", "card", "list", "load", "pack_entry"]
+__all__ = ["Entry", "Published", "card", "list", "load", "pack_entry"]
 
 _NEED_TENSORFLOW = {"load": "keras_ssl.zoo.weights", "pack_entry": "keras_ssl.zoo.publish"}
 

@@ -1,6 +1,6 @@
-"""What is published: entries read from their folders, and the card of each. Imports no TensorFlow.
+"""What can be loaded: this library's own entries, read from their folders, and those of others. Imports no TensorFlow.
 
-An entry is a folder with `entry.json` (what the encoder is, and the SHA-256 of every other file), `recipe.json`
+An own entry is a folder with `entry.json` (what the encoder is, and the SHA-256 of every other file), `recipe.json`
 (how it was trained), `results.json` (what was measured), `log.jsonl`, `card.md` (written from the others) and
 `encoder.npz`.
 """
@@ -8,10 +8,15 @@ An entry is a folder with `entry.json` (what the encoder is, and the SHA-256 of 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from typing import Any
+
+from keras_ssl.zoo import published as others
+from keras_ssl.zoo.published import ACCESS, Published
+from keras_ssl.zoo.terms import LICENCES
+
+_SHOWN = 20  # names in an error
 
 # The installed wheel holds the entries beside this file; a checkout has them in its top-level folder.
 _INSTALLED = Path(__file__).resolve().parent / "entries"
@@ -20,7 +25,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2] / "zoo"
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Entry:
-    """One published encoder.
+    """One of this library's own encoders.
 
     Args:
         name: str. Name of the entry and of its folder.
@@ -37,6 +42,11 @@ class Entry:
     encoder: dict[str, Any]
     files: dict[str, str]
     folder: Path
+
+    source = "keras_ssl"
+    access = "open"
+    licence = "apache-2.0"
+    commercial = True
 
     @property
     def method(self) -> str:
@@ -82,8 +92,52 @@ def read_entry(folder: Path) -> Entry:
         ) from error
 
 
+def find_all(
+    method: str | None = None,
+    backbone: str | None = None,
+    *,
+    licence: str | None = None,
+    commercial: bool | None = None,
+    access: str | None = None,
+    source: str | None = None,
+) -> list[Entry | Published]:
+    """Returns the encoders that can be loaded: this library's own by name, then other people's by family.
+
+    Args:
+        method: str. Only those of this method. Defaults to `None` (all).
+        backbone: str. Only those with this backbone, by its name in `BACKBONES`. Defaults to `None` (all).
+        licence: str. Only those whose weights have this licence, by its key in `LICENCES`. Defaults to `None` (all).
+        commercial: bool. True: only those that allow commercial use; False: only those that forbid it. Defaults to
+            `None` (all, those included whose terms one has to read).
+        access: str. `"open"`, `"gated"` or `"manual"`. Defaults to `None` (all).
+        source: str. Only those that this project published; `"keras_ssl"` for our own. Defaults to `None` (all).
+
+    Raises:
+        ValueError: if the licence or the access is none that there is.
+    """
+    for key, value, known in (("licence", licence, tuple(LICENCES)), ("access", access, ACCESS)):
+        if value is not None and value not in known:
+            raise ValueError(
+                f"Expected {key} to be one of {', '.join(known)}. Received: {key}={value!r}."
+            )
+    everything = [*find_entries(), *others.published().values()]
+    wanted = {
+        "method": method,
+        "backbone": backbone,
+        "licence": licence,
+        "commercial": commercial,
+        "access": access,
+        "source": source,
+    }
+    return [
+        entry
+        for entry in everything
+        if all(value in (None, getattr(entry, key)) for key, value in wanted.items())
+    ]
+
+
 def find_entries(method: str | None = None, backbone: str | None = None) -> list[Entry]:
-    """Returns the published encoders, in the order of their names.
+    """Returns this library's own encoders, in the order of their names.
 
     Args:
         method: str. Only those of this method, by its name in `METHODS`. Defaults to `None` (all).
@@ -97,7 +151,7 @@ def find_entries(method: str | None = None, backbone: str | None = None) -> list
     ]
 
 
-def get_entry(name: str) -> Entry:
+def get_entry(name: str) -> Entry | Published:
     """Returns the entry with this name.
 
     Raises:
@@ -106,14 +160,23 @@ def get_entry(name: str) -> Entry:
     names = [path.parent.name for path in sorted(entries_folder().glob("*/entry.json"))]
     if name in names:
         return read_entry(entries_folder() / name)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else f" Published: {', '.join(names) or 'none'}."
+    table = others.published()
+    if name in table:
+        return table[name]
+    names += table
+    hint = others.suggest_name(name, names)
+    if not hint and len(names) > _SHOWN:
+        hint = f" `keras-ssl zoo list` shows all {len(names)}."
+    elif not hint:
+        hint = f" Published: {', '.join(names) or 'none'}."
     raise ValueError(f"Expected the name of a zoo entry. Received: name={name!r}.{hint}")
 
 
 def write_card(name: str) -> str:
-    """Returns the card of the entry with this name, Markdown generated from its recipe and results."""
+    """Returns the card of the entry with this name, Markdown generated from what is known of it."""
     entry = get_entry(name)
+    if isinstance(entry, Published):
+        return others.write_published_card(entry)
     return format_card(entry.name, entry.recipe, entry.results)
 
 

@@ -5,38 +5,99 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ssl.zoo.catalog import get_entry
+from keras_ssl.zoo.published import Published
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def load(name: str, weights: bool = True) -> keras.Model:
+def load(
+    name: str,
+    weights: str | Path | bool | None = "published",
+    *,
+    include: str = "features",
+    accept_licence: bool = False,
+    any_file: bool = False,
+) -> keras.Model:
     """Returns a published encoder, ready for `predict`, fine-tuning and export.
+
+    This library's own entries are here already. Other people's are fetched on first use, checked, converted and kept
+    in the cache, `KERAS_SSL_HOME`; what is fetched, and how large it is, is said on the standard error.
 
     Args:
         name: str. Name of the entry; `keras_ssl.zoo.list()` shows all.
-        weights: bool. Whether to fill in the published weights; if False the encoder is freshly initialized.
-            Defaults to `True`.
+        weights: str, Path or None. `"published"`; None for a freshly initialized encoder; or, for other people's
+            entries, a file or a `file://` or `http(s)://` address to take instead, for machines without network.
+            True and False stand for `"published"` and None. Defaults to `"published"`.
+        include: str. `"features"`; `"tokens"`, the same encoder if it gives patch tokens or a map beside the features,
+            else an error; or `"head"`, for entries whose file holds the head of the pre-training: an
+            `EncoderWithHead`, which also gives `"projection"` and, with prototypes, `"scores"`. Defaults to
+            `"features"`.
+        accept_licence: bool. Consent to the licence of the weights, where it is asked for; also given by naming
+            it in `KERAS_SSL_ACCEPT_LICENCES`. Defaults to `False`.
+        any_file: bool. Whether a given file may differ in size and hash from the published one, such as a training
+            of your own with the authors' code. Defaults to `False`.
 
     Returns:
         A `keras.Model` from RGB images in [0, 1], `(batch, height, width, 3)`, to a dict with `"features"`,
-        `(batch, feature_dim)`. It has the current Keras dtype policy.
+        `(batch, feature_dim)`, and `"tokens"` or `"map"`. It has the current Keras dtype policy.
 
     Raises:
-        ValueError: if there is no such entry, or its weights are missing or not those that were published.
+        ValueError: if there is no such entry, it has not what is to be included, or its weights are missing, not
+            allowed or not those that were published.
     """
+    if include not in ("features", "tokens", "head"):
+        raise ValueError(
+            f"Expected include to be 'features', 'tokens' or 'head'. Received: include={include!r}."
+        )
+    if isinstance(weights, bool):
+        weights = "published" if weights else None
     entry = get_entry(name)
+    if isinstance(entry, Published):
+        from keras_ssl.zoo.loading import load_published
+
+        return load_published(
+            entry, weights, include=include, accept_licence=accept_licence, any_file=any_file
+        )
+    if include == "head":
+        raise ValueError(
+            f"Expected include='features' or 'tokens' for {name}, which has no head. Received: include='head'."
+        )
+    if weights not in (None, "published"):
+        raise ValueError(
+            f"Expected weights='published' or None for {name}, which is one of this library's own entries. "
+            f"Received: weights={str(weights)!r}."
+        )
     data = (
         _read_checked(entry.folder / "encoder.npz", entry.files["encoder.npz"]) if weights else None
     )
     encoder = build_encoder(entry.encoder)
     if data is not None:
         unpack(data, encoder)
+    return checked(encoder, include)
+
+
+def checked(encoder: keras.Model, include: str) -> keras.Model:
+    """Returns an encoder that gives what is to be included, as its outputs on one image of its size show.
+
+    Raises:
+        ValueError: if `include` is `"tokens"` and there are neither tokens nor a map.
+    """
+    if include != "tokens":
+        return encoder
+    size = encoder.image_size
+    outputs = encoder.compute_output_spec(keras.KerasTensor((1, size, size, 3), "float32"))
+    if not {"tokens", "map"} & set(outputs):
+        raise ValueError(
+            f"Expected an encoder with tokens or a map; load it with include='features'. "
+            f"Received: {encoder.name}, which gives {', '.join(sorted(outputs))}."
+        )
     return encoder
 
 
@@ -79,7 +140,7 @@ def pack(encoder: keras.Model, half: bool = False) -> bytes:
     """
     buffer = io.BytesIO()
     arrays = {}
-    for key, variable in _numbered(encoder).items():
+    for key, variable in numbered(encoder).items():
         value = np.asarray(variable.numpy())
         if np.issubdtype(value.dtype, np.floating):
             value = value.astype(np.float32)
@@ -98,7 +159,7 @@ def unpack(data: bytes, encoder: keras.Model) -> None:
     """
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
-    variables = _numbered(encoder)
+    variables = numbered(encoder)
     if different := sorted(arrays.keys() ^ variables.keys()):
         raise ValueError(
             f"Expected weights with the {len(variables)} variables of {encoder.name}. "
@@ -132,7 +193,7 @@ def _read_checked(path: Any, expected: str) -> bytes:
     return data
 
 
-def _numbered(encoder: keras.Model) -> dict[str, keras.Variable]:
+def numbered(encoder: keras.Model) -> dict[str, keras.Variable]:
     """Returns the variables by number and path, the model's own name (it may carry a counter) left out."""
     return {
         f"{number:04d}/{variable.path.removeprefix(encoder.name + '/')}": variable

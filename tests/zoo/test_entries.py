@@ -13,6 +13,7 @@ import pytest
 
 from keras_ssl import zoo
 from keras_ssl.zoo import catalog, publish, weights
+from keras_ssl.zoo import published as others
 from keras_ssl.zoo.table import BEGIN, END, table, update_readme
 
 RECIPE = {
@@ -50,7 +51,8 @@ class TinyBackbone(keras.Model):
 
 @pytest.fixture(autouse=True)
 def _own_zoo(tmp_path, monkeypatch):
-    """An empty zoo folder, and a stand-in for the module that registers the real backbones."""
+    """An empty zoo folder, no entries of others, and a stand-in for the module that registers the backbones."""
+    monkeypatch.setattr(others, "published", dict)
     monkeypatch.setattr(catalog, "entries_folder", lambda: tmp_path / "zoo")
     monkeypatch.setattr(publish, "entries_folder", lambda: tmp_path / "zoo")
     monkeypatch.setitem(sys.modules, "keras_ssl.backbones", types.ModuleType("keras_ssl.backbones"))
@@ -297,7 +299,7 @@ def test_list_and_card_need_no_tensorflow_and_little_time(encoder, tmp_path, sub
         "import pathlib, sys, time, keras_ssl\n"
         "from keras_ssl.zoo import catalog\n"
         f"catalog.entries_folder = lambda: pathlib.Path({str(tmp_path / 'zoo')!r})\n"
-        "names = [entry.name for entry in keras_ssl.zoo.list()]\n"
+        "names = [entry.name for entry in keras_ssl.zoo.list(source='keras_ssl')]\n"
         "card = keras_ssl.zoo.card('tiny_squares')\n"
         "assert names == ['tiny_squares'] and card.startswith('# tiny_squares')\n"
         "heavy = {'tensorflow', 'keras', 'numpy', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"

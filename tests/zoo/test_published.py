@@ -12,7 +12,7 @@ from keras_ssl.zoo.table import BEGIN, update_readme
 from keras_ssl.zoo.weights import sha256
 
 REPOSITORY = catalog._CHECKOUT.parent
-ENTRIES = zoo.list()
+ENTRIES = zoo.list(source="keras_ssl")
 
 
 def test_the_checkout_is_where_entries_are_found():

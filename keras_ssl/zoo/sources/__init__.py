@@ -1,0 +1,27 @@
+"""The tables of published encoders, one file for each family of publishers. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keras_ssl.zoo.published import Published
+from keras_ssl.zoo.sources import (
+    byol,
+    dinov2,
+    dinov3,
+    lightly,
+    masked,
+    pretext,
+    resnets,
+    simclr,
+    transformers,
+    vissl,
+)
+
+FAMILIES = (resnets, transformers, masked, dinov2, dinov3, simclr, byol, vissl, pretext, lightly)
+
+
+def all_entries() -> Iterator[Published]:
+    """Yields all entries, family by family."""
+    for family in FAMILIES:
+        yield from family.entries()

@@ -1,0 +1,70 @@
+"""What the tables share: addresses into files, and sizes computed from the shapes of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_ssl.zoo.published import File
+
+FACEBOOK = "https://dl.fbaipublicfiles.com/"
+RESNET_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+    "resnet200": (3, 24, 36, 3),
+}
+# Width, depth, default patch size.
+VIT_SIZES = {
+    "vit_small": (384, 12, 16),
+    "vit_base": (768, 12, 16),
+    "vit_large": (1024, 24, 16),
+    "vit_huge": (1280, 32, 14),
+}
+
+
+def one_file(*urls: str, **facts: Any) -> tuple[File, ...]:
+    """Returns the one file of an entry, called as its first address ends."""
+    name = urls[0].rpartition("/")[2].replace("%3D", "=")
+    return (File(name, tuple(urls), **facts),)
+
+
+def resnet_payload(backbone: str, width: int = 1) -> int:
+    """Returns the bytes of a ResNet's tensors in float32, batch-norm statistics included, head not."""
+    blocks = RESNET_BLOCKS[backbone]
+    bottleneck = backbone not in ("resnet18", "resnet34")
+    count = 7 * 7 * 3 * 64 * width + 4 * 64 * width
+    channels = 64 * width
+    for stage, number in enumerate(blocks):
+        inner = 64 * width * 2**stage
+        outer = 4 * inner if bottleneck else inner
+        for index in range(number):
+            count += _block(channels, inner, outer, bottleneck)
+            if channels != outer or (index == 0 and stage > 0):
+                count += channels * outer + 4 * outer
+            channels = outer
+    return 4 * count
+
+
+def _block(channels: int, inner: int, outer: int, bottleneck: bool) -> int:
+    if bottleneck:
+        return channels * inner + 9 * inner * inner + inner * outer + 4 * (2 * inner + outer)
+    return 9 * channels * inner + 9 * inner * inner + 4 * 2 * inner
+
+
+def vit_payload(
+    backbone: str,
+    patch_size: int | None = None,
+    image_size: int = 224,
+    class_token: bool = True,
+    more: Sequence[int] = (),
+) -> int:
+    """Returns the bytes of a vision transformer's tensors in float32; `more` are counts to add."""
+    width, depth, default = VIT_SIZES[backbone]
+    patch = patch_size or default
+    tokens = (image_size // patch) ** 2 + class_token
+    count = (3 * patch**2 + 1) * width + class_token * width + tokens * width
+    count += depth * (12 * width**2 + 13 * width) + 2 * width
+    return 4 * (count + sum(more))

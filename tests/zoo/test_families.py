@@ -1,0 +1,341 @@
+"""Entries as they stand in the tables load files that are laid out as their publishers write them.
+
+Each network is made small; places, prefixes, containers, layouts and all that no shape shows are the entry's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_ssl import checkpoints, zoo
+from keras_ssl.backbones import EncoderWithHead
+from keras_ssl.conversion import LAYOUTS, build_head, extract
+from keras_ssl.zoo import converting, published
+from keras_ssl.zoo.published import File
+
+TABLE = published.published()
+RESNET = {"blocks": (1, 1), "filters": (4, 6), "bottleneck": True}
+VIT = {"width": 24, "depth": 2, "num_heads": 3}
+ZERO = np.zeros(3, np.float32)
+
+
+def under(prefix, tensors):
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def nested(dotted, tree):
+    for key in reversed(dotted.split(".")):
+        tree = {key: tree}
+    return tree
+
+
+# What the files hold beside the encoder, by who wrote them: (entry, small settings, tree of the file).
+TORCH = [
+    (
+        "swav_rn50",
+        RESNET,
+        lambda t: under(
+            "module.", t | {"projection_head.0.weight": ZERO, "prototypes.weight": ZERO}
+        ),
+    ),
+    (
+        "deepclusterv2_rn50",
+        RESNET,
+        lambda t: {"state_dict": under("module.", t | {"prototypes.prototypes2.weight": ZERO})},
+    ),
+    ("dino_rn50", RESNET, lambda t: t),
+    (
+        "moco_v3_rn50",
+        RESNET,
+        lambda t: {
+            "state_dict": under("module.base_encoder.", t | {"fc.0.weight": ZERO})
+            | under("module.momentum_encoder.", t)
+            | {"module.predictor.0.weight": ZERO},
+            "optimizer": {"state": {0: {"mu": ZERO}}},
+        },
+    ),
+    (
+        "simsiam_rn50_100ep",
+        RESNET,
+        lambda t: {"state_dict": under("module.encoder.", t) | {"module.predictor.0.weight": ZERO}},
+    ),
+    ("vicreg_rn50", RESNET, lambda t: t),
+    (
+        "vicreg_rn50x2",
+        RESNET,
+        lambda t: {"model": under("module.backbone.", t) | {"module.projector.0.weight": ZERO}},
+    ),
+    ("densecl_rn50_coco", RESNET, lambda t: {"state_dict": t}),
+    (
+        "lightly_dino_rn50",
+        RESNET,
+        lambda t: {
+            "state_dict": under("backbone.", t)
+            | under("student_backbone.", t)
+            | {"projection_head.layers.0.weight": ZERO, "online_classifier.weight": ZERO},
+            "epoch": 99,
+        },
+    ),
+    (
+        "vissl_simclr_rn50w2_100ep",
+        {**RESNET, "width": 2},
+        lambda t: nested(
+            "classy_state_dict.base_model.model",
+            {"trunk": under("_feature_blocks.", t), "heads": {"0.clf.0.weight": ZERO}},
+        ),
+    ),
+    (
+        "vissl_swav_regnety16gf",
+        {"blocks": (1, 1), "filters": (8, 16), "group_width": 8},
+        lambda t: nested(
+            "classy_state_dict.base_model.model", {"trunk": t, "heads": {"0.weight": ZERO}}
+        ),
+    ),
+    (
+        "dino_vits16",
+        VIT,
+        lambda t: {
+            "student": under("module.backbone.", {k: v + 1 for k, v in t.items()}),
+            "teacher": under("backbone.", t) | {"head.last_layer.weight_g": ZERO},
+            "epoch": 800,
+        },
+    ),
+    ("dino_vitb8", VIT, lambda t: t),
+    (
+        "moco_v3_vits16",
+        {**VIT, "num_heads": 12},
+        lambda t: {
+            "state_dict": under("module.base_encoder.", t | {"head.0.weight": ZERO})
+            | under("module.momentum_encoder.", t)
+        },
+    ),
+    ("mae_vitb16", VIT, lambda t: {"model": t | {"mask_token": ZERO, "decoder_pos_embed": ZERO}}),
+    ("mae_vitb16_finetuned", VIT, lambda t: {"model": t | {"head.weight": ZERO}}),
+    ("ibot_vitb16_in22k", VIT, lambda t: {"state_dict": t | {"masked_embed": ZERO}}),
+    (
+        "ijepa_vith14",
+        VIT,
+        lambda t: {"target_encoder": under("module.", t), "encoder": under("module.", t)},
+    ),
+    ("dinov2_vits14", VIT, lambda t: t | {"mask_token": ZERO}),
+    ("dinov2_vitb14_reg", VIT, lambda t: t),
+    ("dinov3_vits16", VIT, lambda t: t | {"mask_token": ZERO, "local_cls_norm.weight": ZERO}),
+    ("dino_xcit_s12_p16", {"width": 32, "depth": 1, "num_heads": 4, "class_depth": 1}, lambda t: t),
+    (
+        "dinov3_convnext_tiny",
+        {"blocks": (1, 1, 1, 1), "filters": (4, 6, 8, 10)},
+        lambda t: t | {f"norms.3.{k}": t[f"norm.{k}"] for k in ("weight", "bias")},
+    ),
+    (
+        "deepcluster_alexnet",
+        {"filters": (4, 6, 6, 6, 4)},
+        lambda t: {"state_dict": t | {"top_layer.weight": ZERO, "classifier.1.weight": ZERO}},
+    ),
+    (
+        "deepercluster_vgg16",
+        {"blocks": (1, 1), "filters": (4, 6)},
+        lambda t: {"state_dict": under("module.", t | {"pred_layer.weight": ZERO})},
+    ),
+    ("rotnet_alexnet", {"filters": (4, 6, 6, 6, 4)}, lambda t: {"network": t}),
+]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_SSL_HOME", str(tmp_path / "home"))
+
+
+def small(name, settings, monkeypatch):
+    """Registers the entry with a small network and without known hashes; returns it and the network, filled."""
+    entry = TABLE[name]
+    files = tuple(dataclasses.replace(f, size=None, sha256="", md5="") for f in entry.files)
+    settings = {**entry.settings, **settings}
+    entry = dataclasses.replace(entry, settings=settings, image_size=112, files=files)
+    if "position_size" in settings:
+        entry.settings["position_size"] = 70
+    monkeypatch.setattr(published, "published", lambda: {name: entry})
+    network = converting.build_network(entry)
+    rng = np.random.default_rng(0)
+    for variable in network.variables:
+        value = variable.numpy() + 0.1 * rng.standard_normal(variable.shape)
+        variable.assign(np.abs(value) if "variance" in variable.path else value)
+    return entry, network
+
+
+def check(entry, network, path):
+    images = np.random.default_rng(1).random((1, 112, 112, 3), dtype=np.float32)
+    expected = np.asarray(network(images)["features"])
+    assert np.ptp(expected) > 0
+    loaded = zoo.load(entry.name, weights=path, accept_licence=True)
+    assert loaded.get_config() == network.get_config()
+    np.testing.assert_allclose(loaded(images)["features"], expected, rtol=1e-5, atol=1e-5)
+
+
+# One of each layout in every run, the others in the long one.
+QUICK = (
+    *("swav_rn50", "moco_v3_rn50", "vissl_swav_regnety16gf"),
+    *("dino_vits16", "mae_vitb16_finetuned", "dinov2_vitb14_reg", "dinov3_vits16"),
+    *("dino_xcit_s12_p16", "dinov3_convnext_tiny", "deepcluster_alexnet", "deepercluster_vgg16"),
+)
+
+
+@pytest.mark.parametrize(
+    "name, settings, tree",
+    [
+        pytest.param(*row, id=row[0], marks=() if row[0] in QUICK else pytest.mark.slow)
+        for row in TORCH
+    ],
+)
+def test_files_of_pytorch(name, settings, tree, tmp_path, monkeypatch):
+    entry, network = small(name, settings, monkeypatch)
+    path = tmp_path / "file"
+    checkpoints.write_torch(path, {}, tree(extract(network, LAYOUTS[entry.layout])))
+    check(entry, network, path)
+
+
+@pytest.mark.parametrize(
+    "name, top, prefix",
+    [
+        ("swav_rn50", "", "module."),
+        ("moco_v2_rn50", "state_dict", "module.encoder_q."),
+        pytest.param("moco_v3_rn50", "state_dict", "module.base_encoder.", marks=pytest.mark.slow),
+    ],
+)
+def test_the_head_comes_along(name, top, prefix, tmp_path, monkeypatch):
+    entry, network = small(name, RESNET, monkeypatch)
+    prototypes = (5,) if name == "swav_rn50" else ()
+    head = build_head(entry.head, 24, widths=(8, 4), prototypes=prototypes)
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tensors |= extract(head, LAYOUTS[f"{entry.head}_head"])
+    checkpoints.write_torch(tmp_path / "file", under(prefix, tensors), key=top)
+    loaded = zoo.load(name, tmp_path / "file", include="head", accept_licence=True)
+    images = np.random.default_rng(1).random((2, 112, 112, 3), dtype=np.float32)
+    expected = EncoderWithHead(network, head)(images)
+    assert set(expected) == {"features", "map", "projection", *(["scores"] if prototypes else [])}
+    for key, value in expected.items():
+        np.testing.assert_allclose(loaded(images)[key], value, rtol=1e-5, atol=1e-5)
+    assert np.ptp(expected["projection"]) > 0
+    assert set(zoo.load(name, tmp_path / "file", accept_licence=True)(images)) == {
+        "features",
+        "map",
+    }
+
+
+def test_a_file_without_head_says_so(tmp_path, monkeypatch):
+    entry, network = small("swav_rn50", RESNET, monkeypatch)
+    path = tmp_path / "file"
+    tensors = under("module.", extract(network, LAYOUTS[entry.layout]))
+    checkpoints.write_torch(path, tensors)
+    with pytest.raises(ValueError, match="Expected a head in the file of swav_rn50; .* none there"):
+        zoo.load("swav_rn50", path, include="head", accept_licence=True)
+    assert zoo.load("swav_rn50", path, accept_licence=True).feature_dim == 24
+    with pytest.raises(
+        ValueError, match="include=.features. for dino_rn50, whose file has no head"
+    ):
+        small("dino_rn50", RESNET, monkeypatch)
+        zoo.load("dino_rn50", path, include="head")
+    with pytest.raises(ValueError, match="include to be 'features', 'tokens' or 'head'"):
+        zoo.load("dino_rn50", path, include="heads")
+
+
+def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
+    entry, network = small("simclr_v2_rn50_sk", {"blocks": (1, 1), "filters": (4, 8)}, monkeypatch)
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tensors |= {f"{key}/Momentum": value for key, value in tensors.items()}
+    tensors |= {"global_step": np.array(250228), "head_contrastive/nl_0/dense/kernel": ZERO}
+    prefix = tmp_path / "model.ckpt-250228"
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    check(entry, network, tmp_path / "model.ckpt-250228.index")
+
+
+def test_a_saved_model(tmp_path, monkeypatch):
+    entry, network = small("simclr_v2_rn50_tf2", {"blocks": (1, 1), "filters": (4, 8)}, monkeypatch)
+    (tmp_path / "saved_model/variables").mkdir(parents=True)
+    (tmp_path / "saved_model/saved_model.pb").write_bytes(b"graph")
+    tensors = {
+        f"resnet_model/{key}/.ATTRIBUTES/VARIABLE_VALUE": value
+        for key, value in extract(network, LAYOUTS[entry.layout]).items()
+    }
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "saved_model/variables/variables"),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    check(entry, network, tmp_path / "saved_model")
+    file = tmp_path / "saved_model/variables/variables.index"
+    with pytest.raises(ValueError, match="Expected the folder of a SavedModel .*, a file"):
+        zoo.load(entry.name, file)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/other.txt").write_text("x")
+    with pytest.raises(
+        ValueError, match="Expected a whole SavedModel at .*none. Received: "
+    ) as error:
+        zoo.load(entry.name, tmp_path / "none")
+    assert "\n" not in str(error.value)
+    data = tmp_path / "saved_model/variables/variables.data-00000-of-00001"
+    largest = max(value.nbytes for value in tensors.values())
+    data.write_bytes(data.read_bytes()[:largest])
+    with pytest.raises(ValueError, match=f"take together. Received: data of {largest} bytes"):
+        zoo.load(entry.name, tmp_path / "saved_model")
+
+
+def test_a_pickle_of_byol(tmp_path, monkeypatch):
+    entry, network = small("byol_rn50", RESNET, monkeypatch)
+    parameters, state = {}, {}
+    for key, value in extract(network, LAYOUTS[entry.layout]).items():
+        layer, _, name = ("res_net50/~/" + key).rpartition("/")
+        part = state if name == "average" else parameters
+        part.setdefault(layer, {})[name] = value
+        if name == "average":
+            part[layer] |= {"hidden": value, "counter": np.array(3)}
+    parameters["projector/linear"] = {"w": ZERO}
+    tree = {
+        "experiment_state": {
+            "online_params": parameters,
+            "target_params": parameters,
+            "online_state": state,
+            "target_state": state,
+        },
+        "step": 5,
+    }
+    path = tmp_path / "pretrain_res50x1.pkl"
+    path.write_bytes(pickle.dumps(tree))
+    check(entry, network, path)
+
+
+def test_the_files_of_a_checkpoint_are_fetched_together(tmp_path, monkeypatch):
+    from tests.zoo.file_server import Page, serving
+
+    monkeypatch.setenv("no_proxy", "*")
+    entry, network = small("simclr_v2_rn50", {"blocks": (1,), "filters": (4,)}, monkeypatch)
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "ckpt"),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    with serving() as server:
+        for file in entry.files:
+            tail = file.name.removeprefix("model.ckpt-250228")
+            server.pages[f"/{file.name}"] = Page((tmp_path / f"ckpt{tail}").read_bytes())
+        files = tuple(File(f.name, (server.url(f"/{f.name}"),)) for f in entry.files)
+        entry = dataclasses.replace(entry, files=files)
+        monkeypatch.setattr(published, "published", lambda: {entry.name: entry})
+        check(entry, network, "published")
+    assert len(server.log) == 2
+    from keras_ssl.zoo import cache, verify
+
+    assert sorted(cache.read_pins()) == sorted(f"{entry.name}/{f.name}" for f in files)
+    assert all(check.ok is not False for check in verify.verify_published(entry))

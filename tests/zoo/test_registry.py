@@ -1,0 +1,250 @@
+"""The tables of published encoders: whole, consistent with the networks and layouts, quick to read, honest."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_ssl import cli, zoo
+from keras_ssl.backbones import BACKBONES
+from keras_ssl.conversion import HEADS, LAYOUTS
+from keras_ssl.zoo import published
+from keras_ssl.zoo.converting import build_network
+from keras_ssl.zoo.sources.common import resnet_payload, vit_payload
+from keras_ssl.zoo.table import update_readme
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TABLE = published.published()
+ENTRIES = list(TABLE.values())
+
+
+def test_every_entry_has_a_network_a_layout_and_terms():
+    for entry in ENTRIES:
+        assert entry.layout in LAYOUTS, entry.name
+        parameters = inspect.signature(BACKBONES[entry.backbone][0].__init__).parameters
+        assert set(entry.settings) <= set(parameters), entry.name
+        assert entry.licence in published.LICENCES
+        assert entry.preprocessing in published.PREPROCESSING
+        assert entry.image_size % entry.settings.get("patch_size", 1) == 0
+        for value in entry.metrics.values():
+            assert 1 < value < 100, entry.name  # in percent
+        assert set(entry.settings) & {"mean", "std"} == set(), entry.name
+
+
+def test_every_entry_can_be_fetched_or_says_how_to_get_it():
+    addresses = []
+    for entry in ENTRIES:
+        for file in entry.files:
+            assert not Path(file.name).is_absolute() and ".." not in file.name
+            assert (file.hash_source != "") == bool(file.sha256 or file.md5), entry.name
+            for url in file.urls:
+                parts = urllib.parse.urlsplit(url)
+                assert parts.scheme in ("http", "https") and parts.netloc and " " not in url
+                if parts.scheme == "http":
+                    assert any("not encrypted" in note for note in entry.notes), entry.name
+            addresses += file.urls[:1]
+        assert entry.access in published.ACCESS
+        fetched = all(file.urls for file in entry.files)
+        assert fetched == (entry.access == "open") == (entry.how == ""), entry.name
+    assert len(addresses) == len(set(addresses))
+
+
+def test_what_nobody_allowed_asks_for_consent():
+    consent = {name for name, licence in published.LICENCES.items() if licence.consent}
+    assert consent == {"cc-by-nc-4.0", "seer", "dinov3", "not-stated"}
+    assert all(published.LICENCES[name].commercial is not True for name in consent)
+    by_licence = {name: {e.source for e in ENTRIES if e.licence == name} for name in consent}
+    assert {"swav", "moco", "mae", "byol", "ijepa", "simsiam"} <= by_licence["cc-by-nc-4.0"]
+    assert by_licence["dinov3"] == {"dinov3"} and by_licence["seer"] == {"vissl"}
+    assert by_licence["not-stated"] == {"lightly", "npid", "vissl"}
+    for name, licence in (
+        ("vissl_jigsaw_rn50_goyal19_in1k", "not-stated"),
+        ("vissl_colorization_alexnet_yfcc100m", "not-stated"),
+        ("vissl_npid_rn50_converted", "not-stated"),
+        ("vissl_npid_rn50", "mit"),
+        ("vissl_deepcluster_alexnet", "cc-by-nc-4.0"),
+    ):
+        assert TABLE[name].licence == licence, name
+
+
+# Written a second time from the facts, by name.
+FACTS = {
+    "swav_rn50": ("swav_800ep_pretrain.pth.tar", 800, 75.3),
+    "dino_vits16": ("dino_deitsmall16_pretrain.pth", 800, 77.0),
+    "dinov2_vitg14_reg": ("dinov2_vitg14_reg4_pretrain.pth", None, 87.1),
+    "mae_vith14": ("mae_pretrain_vit_huge.pth", 1600, 77.2),
+    "moco_v2_rn50": ("moco_v2_800ep_pretrain.pth.tar", 800, 71.1),
+    "moco_v3_vits16": ("vit-s-300ep.pth.tar", 300, 73.2),
+    "simsiam_rn50_100ep": ("checkpoint_0099.pth.tar", 100, 68.1),
+    "barlowtwins_rn50": ("resnet50.pth", 1000, 73.5),
+    "vicreg_rn200x2": ("resnet200x2.pth", None, 77.3),
+    "simclr_v2_rn152w3_sk": ("model.ckpt-250228.index", None, 79.8),
+    "byol_rn200x2": ("pretrain_res200x2.pkl", 1000, 79.6),
+    "seer_regnety256gf": ("model_final_checkpoint_phase0.torch", None, 77.51),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts(name):
+    entry = TABLE[name]
+    assert (entry.files[0].name, entry.epochs, entry.metrics["linear"]) == FACTS[name]
+
+
+def test_traps_that_give_no_error_of_shape():
+    """Settings that no tensor's shape shows, and without which features are wrong."""
+    assert TABLE["moco_v3_vits16"].settings["num_heads"] == 12
+    assert TABLE["swav_rn50w5"].images.std == (0.228, 0.224, 0.225)
+    assert TABLE["simclr_v2_rn50"].images.std == (1.0, 1.0, 1.0)
+    assert TABLE["simclr_v2_rn50"].settings["padding"] == "simclr"
+    assert TABLE["byol_rn50"].settings["padding"] == "same"
+    assert TABLE["dinov2_vits14"].settings["position_offset"] == 0.1
+    assert TABLE["dinov2_vits14_reg"].settings["position_antialias"] is True
+    assert "position_offset" not in TABLE["dinov2_vits14_reg"].settings
+    assert TABLE["dinov3_vitl16_sat"].images.mean == (0.430, 0.411, 0.296)
+    assert TABLE["dinov3_vits16"].settings["layer_norm_epsilon"] == 1e-5
+    assert TABLE["ibot_vitb16_in22k"].top_keys[-1] == "student"
+    assert TABLE["deepercluster_vgg16"].settings == {"sobel": True, "border": 1}
+
+
+FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2_rn50")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sela_rn18_1k",
+        "dinov2_vits14_reg",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in FULL),
+    ],
+)
+def test_payload_is_that_of_the_network(name):
+    """Computed from shapes here, counted in the network there; DINOv2's file also has a mask token."""
+    entry = TABLE[name]
+    network = build_network(entry)
+    counted = 4 * sum(int(np.prod(v.shape)) for v in network.variables)
+    if entry.method == "dinov2":
+        counted += 4 * network.feature_dim
+    if entry.payload is None:  # SimCLR: the publisher's millions, classifier included
+        assert 20 < counted / 4e6 < 24
+    else:
+        assert counted == entry.payload
+
+
+def test_payload_by_hand():
+    # 23,508,032 parameters and 53,120 statistics; w2 376.1 MB, RN200-w2 1001.9 MB, ViT-H/14 2,523 MB
+    assert resnet_payload("resnet50") == 4 * (23_508_032 + 53_120)
+    assert round(resnet_payload("resnet50", 2) / 1e6, 1) == 376.1
+    assert round(resnet_payload("resnet200", 2) / 1e6, 1) == 1001.9
+    assert round(vit_payload("vit_huge") / 1e6) == 2523
+
+
+def test_small_entries_build_and_run():
+    image = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
+    for name in ("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"):
+        features = build_network(TABLE[name])(image)["features"]
+        assert features.shape == (1, 256) and np.ptp(features) > 0
+
+
+def test_filters():
+    assert {e.name for e in zoo.list(method="swav", source="keras_ssl")} == {"swav_rnmini_cifar10"}
+    free = zoo.list(commercial=True)
+    assert {"dino_vits16", "swav_rnmini_cifar10"} <= {entry.name for entry in free}
+    assert {e.licence for e in free} == {"apache-2.0", "mit", "gpl-3.0"}
+    assert {e.licence for e in zoo.list(commercial=False)} == {"cc-by-nc-4.0", "seer"}
+    assert {e.source for e in zoo.list(access="gated")} == {"dinov3"}
+    assert {e.backbone for e in zoo.list(backbone="resnet200")} == {"resnet200"}
+    assert zoo.list(source="nobody") == []
+    for key in ("licence", "access"):
+        with pytest.raises(ValueError, match=f"Expected {key} to be one of .*{key}='x'"):
+            zoo.list(**{key: "x"})
+    own = [entry.source == "keras_ssl" for entry in zoo.list()]
+    assert own == sorted(own, reverse=True)  # ours first
+
+
+def test_heads_are_those_of_the_conversion():
+    heads = {entry.head: entry for entry in ENTRIES if entry.head}
+    assert set(heads) <= set(HEADS)
+    assert {"swav", "deepclusterv2", "selav2", "moco_v2", "moco_v3", "simsiam"} <= set(heads)
+    assert TABLE["simclr_v1_rn50"].head == ""  # not in the published file
+
+
+def test_every_card_says_licence_hash_and_what_is_unverified():
+    for entry in ENTRIES:
+        card = zoo.card(entry.name)
+        assert entry.terms.text() in card
+        assert "this library has not opened the real file" in " ".join(card.split())
+        for file in entry.files:
+            assert file.known_hash() in card
+        for fact in (*entry.notes, *entry.unverified):
+            assert f"- {fact}" in card
+        assert ("accept_licence=True" in card) == entry.terms.consent
+
+
+def test_who_says_which_hash():
+    (file,) = TABLE["mae_vitb16"].files
+    assert f"SHA-256 {file.sha256} (third party); MD5 begins with 8cad7c (official)" in zoo.card(
+        "mae_vitb16"
+    )
+
+
+def test_unknown_names_are_answered_with_the_closest():
+    with pytest.raises(ValueError, match="Did you mean 'swav_rn50'"):
+        zoo.load("swav_rn5")
+    with pytest.raises(ValueError, match="`keras-ssl zoo list` shows all"):
+        zoo.card("qqqqqqqqqqqqqqqq")
+
+
+def test_the_command_lists_as_text_and_json(capsys):
+    assert cli.main(["zoo", "list", "--source", "mae"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "mae_vitb16: mae, vit_base, ImageNet-1K, 1600 epochs; published k-NN not stated, "
+        "linear 67.8 %; CC BY-NC 4.0"
+    )
+    assert cli.main(["zoo", "list", "--source", "moco", "--method", "moco_v1", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["published"] == {"linear": 60.6} and facts["commercial"] is False
+    assert facts["files"][0]["hash"] == "MD5 begins with b251726a (official)"
+    assert cli.main(["zoo", "list", "--commercial", "--source", "mae"]) == 0
+    assert capsys.readouterr().out == "No published encoder fits.\n"
+    assert cli.main(["zoo", "list", "--method", "swaw", "--backbone", "resnet51"]) == 0
+    assert capsys.readouterr().out == (
+        "No published encoder fits. Did you mean 'swav'? Did you mean 'resnet50'?\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main(["zoo", "list", "--licence", "free"])
+    assert end.value.code == 2
+
+
+def test_listing_all_is_quick_and_needs_no_tensorflow(subprocess_env):
+    code = (
+        "import sys, time, keras_ssl\n"
+        "entries = keras_ssl.zoo.list()\n"
+        "cards = [keras_ssl.zoo.card(entry.name) for entry in entries]\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'rich'} & sys.modules.keys()\n"
+        "print(len(entries) > 200, sorted(heavy), time.process_time() < 0.5)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=subprocess_env, capture_output=True, text=True
+    )
+    assert done.stdout == "True [] True\n", done.stdout + done.stderr
+
+
+def test_the_page_is_up_to_date(tmp_path):
+    copy = tmp_path / "zoo.md"
+    shutil.copy(REPOSITORY / "docs" / "zoo.md", copy)
+    assert not update_readme(copy, published=True), (
+        "run: python -m keras_ssl.zoo.table --published docs/zoo.md"
+    )
+    text = copy.read_text(encoding="utf-8")
+    assert f"{len(ENTRIES)} entries." in text
+    assert text.count("\n| `") == len(ENTRIES)
+    assert "None of the real files was opened" in text
