@@ -11,6 +11,7 @@ import tensorflow as tf
 # Private, because Keras offers no public way to ask: the state that `load_model(safe_mode=...)` sets.
 from keras.src.saving.serialization_lib import in_safe_mode
 
+from keras_ssl.export.facts import check_fingerprint
 from keras_ssl.export.saved_model import read_metadata
 
 
@@ -40,8 +41,11 @@ class SavedModelEncoder(keras.layers.Layer):
     The config holds the folder's path, so the folder must be there when a saved model is loaded; like every layer
     that brings its own program, it is loaded with `keras.saving.load_model(path, safe_mode=False)`.
 
+    It is run once when it is made, on the fixed image whose features were stored with it.
+
     Raises:
-        ValueError: If the folder holds no exported encoder, or it does not have this output.
+        ValueError: If the folder holds no exported encoder, it does not have this output, or its features are not
+            those that were stored. Features that differ by little are a warning.
     """
 
     def __init__(
@@ -69,6 +73,10 @@ class SavedModelEncoder(keras.layers.Layer):
             for number, v in enumerate(self._module.variables)
         ]
         self.built = True
+        check_fingerprint(self._module_outputs, self.metadata.get("fingerprint"), directory)
+
+    def _module_outputs(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        return self._module.outputs(images, training=training)
 
     def _adopt(self, variable: tf.Variable, number: int, trained: bool) -> keras.Variable:
         """Makes the SavedModel's variable one of the layer's weights: the same storage, not a copy."""
@@ -116,7 +124,8 @@ def load_encoder(directory: str | Path) -> SavedModelEncoder:
         `SavedModelEncoder` with `output="all"`, a Keras layer with `image_size` and `feature_dim`.
 
     Raises:
-        ValueError: If the folder holds no exported encoder.
+        ValueError: If the folder holds no exported encoder, or its features are not those that were stored. Features
+            that differ by little are a warning.
     """
     return SavedModelEncoder(directory, output="all")
 

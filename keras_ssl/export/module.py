@@ -10,45 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ssl.evaluation.features import encoder_outputs
+from keras_ssl.export.decode import decode_batch
 
 # Signatures beside "serving_default" and "bytes", and the encoder's output that each returns.
 MAP_SIGNATURES = {"tokens": "tokens", "feature_map": "map"}
-
-
-def decode_and_crop(image_bytes: tf.Tensor, size: int, crop_ratio: float) -> tf.Tensor:
-    """Decodes one picture and cuts the view that evaluation uses, in one resampling.
-
-    The central square of `crop_ratio` times the shorter side is resized to `size`, antialiased: what
-    `keras_ssl.views.center_crop` does, for pictures of any size. Gray becomes RGB, alpha is dropped, an animation
-    gives its first frame, EXIF orientation is not applied.
-
-    Args:
-        image_bytes: string scalar. A JPEG, PNG, GIF or BMP file.
-        size: int. Side of the result.
-        crop_ratio: float in (0, 1].
-
-    Returns:
-        float32 `(size, size, 3)` in [0, 1].
-    """
-    # The accurate transform gives the pixels that Pillow gives, and that training saw; the default is off by up to 7.
-    image = tf.cond(
-        tf.io.is_jpeg(image_bytes),
-        lambda: tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
-    )
-    image = tf.ensure_shape(image, (None, None, 3))
-    shape = tf.cast(tf.shape(image)[:2], tf.float32)
-    side = crop_ratio * tf.reduce_min(shape)
-    scale = tf.fill([2], size / side)
-    view = tf.raw_ops.ScaleAndTranslate(
-        images=tf.cast(image[None], tf.float32) / 255.0,
-        size=[size, size],
-        scale=scale,
-        translation=-(shape - side) / 2.0 * scale,
-        kernel_type="triangle",
-        antialias=True,
-    )
-    return tf.ensure_shape(view[0], (size, size, 3))
 
 
 class ExportedEncoder(tf.Module):
@@ -100,24 +65,23 @@ class ExportedEncoder(tf.Module):
     def __call__(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.outputs(inputs, training=training)["features"]
 
-    def make_signatures(self) -> dict[str, Callable]:
-        """Returns the functions to serve, by name."""
+    def make_signatures(self, train: bool = False) -> dict[str, Callable]:
+        """Returns the functions to serve, by name.
+
+        Args:
+            train: bool. Whether `"train"` is one of them: features with batch statistics, which move the running ones.
+        """
         size, crop_ratio = self.image_size, self.crop_ratio
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = tf.map_fn(
-                lambda one: decode_and_crop(one, size, crop_ratio),
-                image_bytes,
-                fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32),
-                parallel_iterations=16,
-            )
+            images = decode_batch(image_bytes, size, crop_ratio)
             return {"features": self(images, training=False)}
 
-        def returning(name: str, key: str) -> Callable:
+        def returning(name: str, key: str, training: bool = False) -> Callable:
             @tf.function(input_signature=[self._images("images")])
             def signature(images: tf.Tensor) -> dict[str, tf.Tensor]:
-                return {name: self.outputs(images, training=False)[key]}
+                return {name: self.outputs(images, training=training)[key]}
 
             return signature
 
@@ -129,6 +93,8 @@ class ExportedEncoder(tf.Module):
         for name, key in MAP_SIGNATURES.items():
             if key in available.structured_outputs:
                 served[name] = returning(name, key)
+        if train:
+            served["train"] = returning("features", "features", training=True)
         return served
 
     def _images(self, name: str) -> tf.TensorSpec:

@@ -15,10 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_ssl
-from keras_ssl.evaluation.features import default_crop_ratio
+from keras_ssl.export.card import write_card
+from keras_ssl.export.facts import encoder_settings, fingerprint
 from keras_ssl.export.module import ExportedEncoder
+from keras_ssl.export.warmup import model_name, write_warmup
 
-METADATA = Path("assets.extra") / "keras_ssl.json"
+METADATA, CARD = Path("assets.extra") / "keras_ssl.json", "model_card.md"
+_FILES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra", CARD}
 
 
 def export_encoder(
@@ -28,14 +31,19 @@ def export_encoder(
     image_size: int | None = None,
     crop_ratio: float | None = None,
     extra_metadata: Mapping[str, Any] | None = None,
+    train_signature: bool = False,
 ) -> Path:
     """Writes an encoder as a reusable SavedModel in float32.
 
     Signatures: `"serving_default"`, `images` float32 `(batch, height, width, 3)` in [0, 1] to `features`; `"bytes"`,
-    `image_bytes` strings `(batch,)`, JPEG, PNG, GIF or BMP files of any sizes, to `features`; `"tokens"` or
+    `image_bytes` strings `(batch,)`, JPEG, PNG or BMP files of any sizes, to `features`; `"tokens"` or
     `"feature_map"` where the encoder has them. What `tf.saved_model.load` returns can be called and trained, see
     `ExportedEncoder`. Height and width are free where the encoder permits it, else `image_size`. All weights can be
-    trained, whether or not they were here. `assets.extra/keras_ssl.json` says what the images are to be like.
+    trained, whether or not they were here.
+
+    Beside the model lie `assets.extra/keras_ssl.json`, what the images are to be like and the features of one fixed
+    image; `model_card.md`, the same for people; and `assets.extra/tf_serving_warmup_requests`, which TensorFlow
+    Serving replays when it loads the model: one request for each signature and for batches of 1 and 8.
 
     The encoder may have been trained under any dtype policy and strategy: a copy in float32 is written. The folder
     appears whole or not at all.
@@ -46,7 +54,10 @@ def export_encoder(
         image_size: int. None takes the encoder's own `image_size`. Defaults to `None`.
         crop_ratio: float in (0, 1]. Share of the shorter side that `"bytes"` keeps. None takes 1.0 up to 64
             pixels and 0.875 above. Defaults to `None`.
-        extra_metadata: dict of JSON values. Stored as `"source"`: method, recipe, step. Defaults to `None`.
+        extra_metadata: dict of JSON values. Stored as `"source"`: method, recipe, step, license. Defaults to `None`.
+        train_signature: bool. Whether there is a signature `"train"` as well, `images` to `features` with batch
+            statistics, which move the running ones: for loaders that know signatures only, such as
+            `keras.layers.TFSMLayer`. Not for servers, whose callers could change the model. Defaults to `False`.
 
     Returns:
         Path. The folder.
@@ -56,31 +67,62 @@ def export_encoder(
     """
     directory = Path(directory)
     _check_target(directory)
-    image_size = getattr(encoder, "image_size", None) if image_size is None else image_size
-    if not isinstance(image_size, int) or image_size < 1:
-        raise ValueError(f"`image_size` must be a positive int. Received: image_size={image_size}")
-    crop_ratio = default_crop_ratio(image_size) if crop_ratio is None else float(crop_ratio)
-    if not 0.0 < crop_ratio <= 1.0:
-        raise ValueError(f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}")
+    image_size, crop_ratio = encoder_settings(encoder, image_size, crop_ratio)
     if tf.distribute.has_strategy():
         raise ValueError("Export an encoder outside `strategy.scope()`: its copy is made there.")
     module = ExportedEncoder(float32_copy(encoder), image_size, crop_ratio)
-    metadata = json.dumps(_metadata(module, extra_metadata), indent=2) + "\n"
+    signatures = module.make_signatures(train=train_signature)
+    metadata = _metadata(module, signatures, extra_metadata)
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         draft = scratch / "new"
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-        tf.saved_model.save(module, str(draft), module.make_signatures(), options)
-        (draft / METADATA).parent.mkdir(exist_ok=True)
-        (draft / METADATA).write_text(metadata)
-        if directory.exists():
-            os.rename(directory, scratch / "old")
-        os.rename(draft, directory)
+        tf.saved_model.save(module, str(draft), signatures, options)
+        _write_beside(draft, directory, module, signatures, metadata)
+        put_in_place(draft, directory, scratch / "old")
     finally:
         shutil.rmtree(scratch)
     return directory
+
+
+def put_in_place(draft: Path, directory: Path, old: Path) -> None:
+    """Renames a finished folder to its name; what was there goes to `old`, and back if the renaming fails.
+
+    Args:
+        draft: path. The new folder.
+        directory: path. Where it is to be.
+        old: path on the same disk. Where an older folder goes.
+    """
+    if directory.exists():
+        os.rename(directory, old)
+    try:
+        os.rename(draft, directory)
+    except OSError:
+        if old.exists():
+            os.rename(old, directory)
+        raise
+
+
+def _write_beside(
+    draft: Path,
+    directory: Path,
+    module: ExportedEncoder,
+    signatures: Mapping[str, Any],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes metadata, model card and warm-up requests into the folder that is to become `directory`."""
+    (draft / METADATA).parent.mkdir(exist_ok=True)
+    (draft / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    weights = sum(int(np.prod(v.shape)) * v.dtype.size for v in module.variables)
+    (draft / CARD).write_text(write_card(metadata, weights / 1e6), encoding="utf-8")
+    inputs = {
+        name: {spec.name: spec for spec in function.input_signature}
+        for name, function in signatures.items()
+        if name != "train"  # a warm-up must not move the statistics
+    }
+    write_warmup(draft, inputs, image_size=module.image_size, model=model_name(directory))
 
 
 def read_metadata(directory: str | Path) -> dict[str, Any]:
@@ -146,7 +188,9 @@ def _is_floating(dtype: Any) -> bool:
     return isinstance(dtype, str) and "float" in dtype
 
 
-def _metadata(module: ExportedEncoder, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+def _metadata(
+    module: ExportedEncoder, signatures: Mapping[str, Any], extra: Mapping[str, Any] | None
+) -> dict[str, Any]:
     size = module.image_size
     features = module.outputs.get_concrete_function(module._images("inputs"), training=False)
     return {
@@ -159,16 +203,20 @@ def _metadata(module: ExportedEncoder, extra: Mapping[str, Any] | None) -> dict[
             "input": f"RGB float32 in [0, 1], (batch, {size}, {size}, 3); normalization is inside",
             "resize": "antialiased bilinear, central square",
             "crop_ratio": module.crop_ratio,
-            "bytes": "JPEG, PNG, GIF, BMP; EXIF orientation is not applied, alpha is dropped",
+            "bytes": "JPEG, PNG, BMP; EXIF orientation is not applied, alpha is dropped",
         },
+        "signatures": sorted(signatures),
+        "fingerprint": fingerprint(module.outputs, size),
         "source": dict(extra or {}),
     }
 
 
 def _check_target(directory: Path) -> None:
-    if not directory.exists() or (directory / "saved_model.pb").is_file():
+    """Refuses all but a new or empty folder and one with a SavedModel's files only: it is going to be removed."""
+    if not directory.exists():
         return
-    if not directory.is_dir() or any(directory.iterdir()):
+    found = {path.name for path in directory.iterdir()} if directory.is_dir() else {"no folder"}
+    if found and not ("saved_model.pb" in found and found <= _FILES):
         raise ValueError(
             "An encoder is written to a new or empty folder or over an older SavedModel. "
             f"Received: directory={str(directory)!r}, which holds something else"

@@ -12,8 +12,10 @@ from keras_ssl.data import EncodedSource, FolderSource, Source, open_source
 from keras_ssl.data import prepare as prepare_pictures
 from keras_ssl.data.prepared import CACHE_NAME, point_to
 from keras_ssl.data.shards import kind_of
+from keras_ssl.export.formats import check_target
 from keras_ssl.pretraining.console import Reporter, duration
 from keras_ssl.pretraining.finish import load_any_encoder
+from keras_ssl.pretraining.origin import facts_of
 from keras_ssl.pretraining.recipe import SettingError, load_recipe
 
 
@@ -86,33 +88,32 @@ def evaluate(
 
 
 def export(
-    encoder: str, *, to: str, image_size: int | None = None, crop_ratio: float | None = None
+    encoder: str,
+    *,
+    to: str,
+    format: str = "saved_model",
+    image_size: int | None = None,
+    **options: Any,
 ) -> int:
-    """Writes an encoder as a reusable SavedModel.
+    """Writes an encoder in one of the formats of `keras_ssl.export.FORMATS`.
 
     Args:
-        encoder: str. Run folder, `.keras` file or zoo entry.
-        to: str. Folder of the SavedModel.
+        encoder: str. Run folder, `.keras` file, SavedModel or zoo entry.
+        to: str. Folder or file to write.
+        format: str. A name of `FORMATS`. Defaults to `"saved_model"`.
         image_size: int. Side of the images, pixels. Defaults to the encoder's.
-        crop_ratio: float. Share of the shorter side that the central crop keeps.
+        **options: Settings of the format, such as `crop_ratio`; None stands for one that was not given.
 
     Returns:
         The exit code 0.
     """
+    check_target(format, to)
     network = load_any_encoder(encoder)
-    stored = load_recipe(Path(encoder))
-    facts: dict[str, Any] = {"source": str(encoder)}
-    if stored is not None:
-        facts |= {"method": stored["recipe"]["method"], "backbone": stored["recipe"]["backbone"]}
-    settings = {} if crop_ratio is None else {"crop_ratio": crop_ratio}
-    exporting.export_encoder(
-        network,
-        to,
-        image_size=image_size or network.image_size,
-        extra_metadata=facts,
-        **settings,
-    )
-    print(f"{to} holds the encoder: `tf.saved_model.load` it, or serve it as it is.")
+    size = image_size or getattr(network, "image_size", None)
+    for line in exporting.write_as(
+        format, network, to, image_size=size, facts=facts_of(encoder), **options
+    ):
+        print(line)
     return 0
 
 
