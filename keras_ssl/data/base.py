@@ -58,6 +58,25 @@ class Source(abc.ABC):
             DataError: if too many records are broken.
         """
 
+    def read_each(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        """Reads records by number, and no other record in the place of a broken one.
+
+        Args:
+            indices: int64 `(batch,)` in [0, num_samples).
+
+        Returns:
+            images and aspect as `read_batch` gives them, and what is wrong with each broken record, by its row in
+            the batch; its image is black. Broken records are neither counted nor listed.
+        """
+        images, aspect, _ = self.read_batch(indices)
+        return images, aspect, {}
+
+    def record_name(self, index: int) -> str:
+        """Returns where a record is, for people; its number where there is no better name."""
+        return str(index)
+
     @abc.abstractmethod
     def describe(self) -> str:
         """Returns one line for people: how many images, classes, sizes, formats."""

@@ -6,6 +6,7 @@ import abc
 import functools
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
@@ -154,6 +155,29 @@ class EncodedSource(Source):
             self.error = error
             raise
         return shown
+
+    def read_each(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        if self._pool is None:
+            self._pool = ThreadPool(self.num_threads)
+        indices = np.asarray(indices, np.int64)
+        images = np.zeros((len(indices), *self.canvas, 3), np.uint8)
+        aspect = np.ones(len(indices), np.float32)
+        broken: dict[int, str] = {}
+
+        def fill(row: int) -> None:
+            try:
+                images[row], aspect[row] = decode.decode(
+                    self.record(int(indices[row])), self.canvas
+                )
+            except Exception as error:  # Pillow raises a dozen kinds for damaged files
+                # Pillow names the object in memory, which has another address each time.
+                text = re.sub(r" <_io\.\w+ object at 0x\w+>", "", str(error))
+                broken[row] = f"{type(error).__name__}: {text}"
+
+        self._pool.map(fill, range(len(indices)), chunksize=1)
+        return images, aspect, broken
 
     def describe(self) -> str:
         shapes = sorted({f"{w}x{h}" for w, h in self.sizes})
