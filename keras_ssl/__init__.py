@@ -25,6 +25,7 @@ _PARTS = (
     "evaluation",
     "export",
     "zoo",
+    "embedding",
     "pretraining",
     "cli",
 )

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Sequence
 
 from keras_ssl import env
-from keras_ssl.flags import Parser, add_pretrain_flags, fail
+from keras_ssl.flags import Parser, add_embed_flags, add_pretrain_flags, add_search_flags, fail
 from keras_ssl.pretraining.recipe import SettingError, suggest
 
 _USAGE = {"pretrain": "keras-ssl pretrain --method NAME --data IMAGES [--recipe NAME] [settings]"}
@@ -76,7 +76,7 @@ def _pretrain(flags: argparse.Namespace) -> int:
     return 128 + result.stopped if result.stopped else 0
 
 
-# evaluate, export, prepare, zoo ------------------------------------------------------------------------------
+# evaluate, export, embed, search, prepare, zoo ---------------------------------------------------------------
 
 
 def _fill_evaluate(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -101,10 +101,35 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 def _fill_export(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("encoder", help="run folder, .keras file, SavedModel or zoo entry")
-    parser.add_argument("--to", required=True, metavar="DIR", help="folder of the SavedModel")
+    from keras_ssl.export.formats import FORMATS
+
+    texts = "; ".join(f"{name}: {entry.text}" for name, entry in FORMATS.items())
+    parser.add_argument("--to", required=True, metavar="PATH", help="folder or file to write")
+    parser.add_argument("--format", choices=FORMATS, default="saved_model", help=texts)
     parser.add_argument("--image-size", type=int, help="side of the images, pixels [the encoder's]")
     parser.add_argument(
         "--crop-ratio", type=float, help="share of the shorter side that the crop keeps"
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("float32", "float16", "int8"),
+        help="numbers of a litert file [float32]",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="IMAGES",
+        help="litert: images to measure the ranges of int8 and the agreement on",
+    )
+    parser.add_argument(
+        "--version",
+        metavar="auto|N",
+        help="write version N, or the next one, of the served model --to, and the server's files beside it",
+    )
+    parser.add_argument(
+        "--train-signature",
+        action="store_const",
+        const=True,
+        help="add a signature that trains, for Keras's TFSMLayer; not to be served",
     )
 
 
@@ -113,6 +138,20 @@ def _export(flags: argparse.Namespace) -> int:
     from keras_ssl.pretraining.commands import export
 
     return export(**vars(flags))
+
+
+def _embed(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
+    from keras_ssl.pretraining.feature_commands import embed
+
+    return embed(**vars(flags))
+
+
+def _search(flags: argparse.Namespace) -> int:
+    env.import_tensorflow_quietly()
+    from keras_ssl.pretraining.feature_commands import search
+
+    return search(**vars(flags))
 
 
 def _fill_prepare(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -132,25 +171,42 @@ def _prepare(flags: argparse.Namespace) -> int:
 
 def _fill_zoo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
-    listing = actions.add_parser("list", help="all entries")
-    listing.add_argument("--method", help="only this method")
-    listing.add_argument("--backbone", help="only this backbone")
-    card = actions.add_parser("card", help="recipe and results of one entry")
+    listing = actions.add_parser("list", help="all entries, ours and other people's")
+    for name in ("method", "backbone", "licence", "access", "source"):
+        listing.add_argument(f"--{name}", help=f"only this {name}")
+    listing.add_argument(
+        "--commercial", action="store_true", default=None, help="only what allows commercial use"
+    )
+    listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    card = actions.add_parser("card", help="what is known of one entry: recipe, results, licence")
     card.add_argument("name")
+    for action, text in (
+        ("fetch", "fetch and convert an entry, so that it loads without network"),
+        ("verify", "hash, count and convert an entry again, and compare"),
+    ):
+        command = actions.add_parser(action, help=text)
+        command.add_argument("name")
+        command.add_argument("--weights", metavar="FILE", help="take this file or address instead")
+        command.add_argument(
+            "--accept-licence", action="store_true", help="consent to the licence of the weights"
+        )
+        if action == "verify":
+            command.add_argument(
+                "--any-file", action="store_true", help="FILE may differ from the published one"
+            )
+    pins = actions.add_parser("pins", help="hashes that were pinned on first use")
+    pins.add_argument("--forget", metavar="NAME", help="forget those of this entry")
+    cache = actions.add_parser("cache", help="what is in the cache, and how large it is")
+    cache.add_argument("--clear", metavar="NAME", help="remove this entry from it, or all")
+    inspect = actions.add_parser("inspect", help="what is in a checkpoint file; runs nothing in it")
+    inspect.add_argument("file", help="of PyTorch, safetensors, TensorFlow, NumPy, BYOL or Caffe")
 
 
 def _zoo(flags: argparse.Namespace) -> int:
-    from keras_ssl import zoo
+    from keras_ssl.pretraining import zoo_commands
 
-    if flags.action == "card":
-        print(zoo.card(flags.name))
-        return 0
-    entries = zoo.list(method=flags.method, backbone=flags.backbone)
-    for entry in entries:
-        print(entry.line())
-    if not entries:
-        print("No published encoder fits.")
-    return 0
+    settings = dict(vars(flags))
+    return getattr(zoo_commands, settings.pop("action"))(**settings)
 
 
 # input-service -----------------------------------------------------------------------------------------------
@@ -206,9 +262,11 @@ def _doctor(flags: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "pretrain": ("pre-train an encoder on images without labels", add_pretrain_flags, _pretrain),
     "evaluate": ("k-NN and linear probe of an encoder", _fill_evaluate, _evaluate),
-    "export": ("write an encoder as SavedModel", _fill_export, _export),
+    "export": ("write an encoder to serve, to fine-tune or to share", _fill_export, _export),
+    "embed": ("write the features of a folder of images", add_embed_flags, _embed),
+    "search": ("find the nearest images in a file of features", add_search_flags, _search),
     "prepare": ("write small copies of large pictures once", _fill_prepare, _prepare),
-    "zoo": ("list the published encoders, show a card", _fill_zoo, _zoo),
+    "zoo": ("list, fetch and verify published encoders", _fill_zoo, _zoo),
     "input-service": ("make batches on other hosts", _fill_input_service, _input_service),
     "doctor": ("check this machine: versions, devices, precisions", _fill_doctor, _doctor),
     "replay": ("show where a batch of a run gives NaN", _fill_replay, _replay),

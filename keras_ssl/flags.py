@@ -63,6 +63,48 @@ def add_pretrain_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]
         _add_own_settings(parser, chosen)
 
 
+def add_embed_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Adds the flags of `embed`."""
+    parser.add_argument("data", help="folder of pictures, or what else --data of pretrain takes")
+    parser.add_argument(
+        "--encoder", required=True, help="run folder, .keras file, SavedModel or zoo entry"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="features.npz or .parquet")
+    parser.add_argument("--data-dir", help="where TFDS keeps its prepared data sets")
+    parser.add_argument("--image-size", type=int, help="side of the images, pixels [the encoder's]")
+    parser.add_argument(
+        "--crop-ratio", type=float, help="share of the shorter side that the crop keeps"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time [64]")
+    parser.add_argument("--normalize", action="store_true", help="make features unit length")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="stored as [float32]"
+    )
+    parser.add_argument(
+        "--save-every", type=int, default=1024, help="images that a kill can cost [1024]"
+    )
+    parser.add_argument("--threads", type=int, help="pictures at a time [one for each processor]")
+
+
+def add_search_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Adds the flags of `search`."""
+    parser.add_argument("features", help="file that embed wrote")
+    parser.add_argument("--query", required=True, nargs="+", metavar="IMAGE", help="what to find")
+    parser.add_argument("--encoder", help="[the one that the features were made with]")
+    parser.add_argument("--data", help="where the embedded images are [where they were]")
+    parser.add_argument("--k", type=int, default=10, help="neighbors of each query [10]")
+    parser.add_argument("--out", metavar="FILE", help="contact sheet, PNG")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="search a faiss index beside the features, built at the first call [exact search]",
+    )
+    parser.add_argument(
+        "--include-query", action="store_true", help="a query may be its own neighbor"
+    )
+
+
 def _add_fields(group: argparse._ArgumentGroup, cls: type, chosen: dict[str, Any]) -> None:
     hints, texts = typing.get_type_hints(cls), field_help(cls)
     for field in dataclasses.fields(cls):

@@ -190,7 +190,7 @@ def test_help_without_a_method_needs_no_tensorflow(subprocess_env):
         (["doctor"], ["--json"]),
         (["replay"], ["run", "step|file"]),
         (["evaluate"], ["encoder", "--data", "--test-data", "--to FILE"]),
-        (["export"], ["encoder", "--to DIR", "--crop-ratio"]),
+        (["export"], ["encoder", "--to PATH", "--format", "--version", "--crop-ratio"]),
         (["prepare"], ["data", "--to DIR", "--size", "--quality", "--threads"]),
         (["zoo"], ["list", "card"]),
         (["zoo", "list"], ["--method"]),
