@@ -226,10 +226,12 @@ def test_torch_loads_the_file_strictly(kind, format, tmp_path):
 
 
 def test_layouts_by_the_form_of_the_network():
+    from keras_ssl.export.torch import layout_name
+
     tiny = {"patch_size": 8, "image_size": 16}
-    assert export.torch.layout_name(backbones.ViT(8, 1, 2, **tiny)) == "timm_vit"
-    assert export.torch.layout_name(backbones.ViT(8, 1, 2, num_registers=2, **tiny)) == "dinov2"
-    assert export.torch.layout_name(backbones.ViT(8, 1, 2, positions="rope", **tiny)) == "dinov3"
+    assert layout_name(backbones.ViT(8, 1, 2, **tiny)) == "timm_vit"
+    assert layout_name(backbones.ViT(8, 1, 2, num_registers=2, **tiny)) == "dinov2"
+    assert layout_name(backbones.ViT(8, 1, 2, positions="rope", **tiny)) == "dinov3"
 
 
 def test_other_networks_have_no_names_in_pytorch(tmp_path):

@@ -222,6 +222,7 @@ def watch(tmp_path, executions=1, service=None):
     run = types.SimpleNamespace(
         compute=types.SimpleNamespace(steps_per_execution=executions),
         options=types.SimpleNamespace(input_service=service),
+        recipe=types.SimpleNamespace(crops="canvas"),
         journal=types.SimpleNamespace(write=lambda kind, step, **_: said.append((kind, step))),
         reporter=types.SimpleNamespace(line=lambda text: None),
         checkpoints=types.SimpleNamespace(save=lambda step, facts: saved.append((step, facts))),

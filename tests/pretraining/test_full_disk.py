@@ -73,7 +73,9 @@ def test_the_encoder(which, tmp_path, monkeypatch):
     run = types.SimpleNamespace(
         workdir=tmp_path,
         model=types.SimpleNamespace(encoders=lambda: {"image": encoder}, exported="student"),
-        recipe=types.SimpleNamespace(method="m", backbone="b", image_size=8),
+        recipe=types.SimpleNamespace(
+            method="m", backbone="b", image_size=8, weight_decay=0.0, data="photos"
+        ),
     )
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder" / "saved_model.pb").write_bytes(b"old")
