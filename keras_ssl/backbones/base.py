@@ -14,6 +14,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def check_stages(blocks: Sequence[int], filters: Sequence[int]) -> None:
+    """Raises ValueError unless there is one number of blocks and one of channels for each stage."""
+    if not blocks or len(blocks) != len(filters):
+        raise ValueError(
+            "`blocks` and `filters` must have one number for each stage. "
+            f"Received: blocks={blocks}, filters={filters}"
+        )
+
+
 class Backbone(keras.Model):
     """A network from images in [0, 1] to features, with the normalization of its inputs inside.
 
@@ -93,6 +102,17 @@ class Backbone(keras.Model):
         if not (training and self.recompute):
             return block(x, training=training, **kwargs)
         return recomputed(lambda x: block(x, training=training, **kwargs), x)
+
+    def _run_stages(
+        self, stages: Sequence[Sequence[keras.layers.Layer]], x: tf.Tensor, training: bool | None
+    ) -> tuple[tf.Tensor, ...]:
+        """Returns the maps after each stage of blocks."""
+        maps = []
+        for stage in stages:
+            for block in stage:
+                x = self._run_block(block, x, training)
+            maps.append(x)
+        return tuple(maps)
 
     @staticmethod
     def _checked(images: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ssl.backbones.base import Backbone
+from keras_ssl.backbones.base import Backbone, check_stages
 from keras_ssl.layers.convolution import PaddedConvolution, mean_of_map
 from keras_ssl.layers.mlp import gelu
 from keras_ssl.layers.stochastic_depth import stochastic_depth
@@ -124,11 +124,7 @@ class ConvNeXt(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if not blocks or len(blocks) != len(filters):
-            raise ValueError(
-                "`blocks` and `filters` must have one number for each stage. "
-                f"Received: blocks={blocks}, filters={filters}"
-            )
+        check_stages(blocks, filters)
         self.settings = {
             "blocks": list(blocks),
             "filters": list(filters),
@@ -140,19 +136,7 @@ class ConvNeXt(Backbone):
         rates = iter(drop_path * index / max(sum(blocks) - 1, 1) for index in range(sum(blocks)))
         self.downsample_norms, self.downsample_convs, self.stages = [], [], []
         for stage, (count, channels) in enumerate(zip(blocks, filters, strict=True)):
-            size = 4 if stage == 0 else 2
-            self.downsample_convs.append(
-                PaddedConvolution(
-                    channels,
-                    size,
-                    size,
-                    border=0,
-                    use_bias=True,
-                    kernel_initializer=kernel_initializer("normal"),
-                    dtype=self.dtype_policy,
-                    name=f"downsample{stage}_conv",
-                )
-            )
+            self.downsample_convs.append(self._make_downsampling(stage, channels))
             self.downsample_norms.append(layer_norm(self.dtype_policy, f"downsample{stage}_norm"))
             self.stages.append(
                 [
@@ -170,6 +154,20 @@ class ConvNeXt(Backbone):
         self.feature_dim = filters[-1]
         self._check_size(image_size, image_size)
         self._finish()
+
+    def _make_downsampling(self, stage: int, channels: int) -> PaddedConvolution:
+        """Returns the convolution that begins a stage: of 4x4 pixels for the first, of 2x2 for the others."""
+        size = 4 if stage == 0 else 2
+        return PaddedConvolution(
+            channels,
+            size,
+            size,
+            border=0,
+            use_bias=True,
+            kernel_initializer=kernel_initializer("normal"),
+            dtype=self.dtype_policy,
+            name=f"downsample{stage}_conv",
+        )
 
     def _check_size(self, *sides: int | None) -> None:
         """Refuses images that are too small; sides that are not known while tracing (None) pass."""

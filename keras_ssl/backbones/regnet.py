@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ssl.backbones.base import Backbone
+from keras_ssl.backbones.base import Backbone, check_stages
 from keras_ssl.layers.batch_norm import BatchNormalization
 from keras_ssl.layers.convolution import PaddedConvolution, mean_of_map
 
@@ -152,11 +152,7 @@ class RegNet(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if not blocks or len(blocks) != len(filters):
-            raise ValueError(
-                "`blocks` and `filters` must have one number for each stage. "
-                f"Received: blocks={blocks}, filters={filters}"
-            )
+        check_stages(blocks, filters)
         self.settings = {
             "blocks": list(blocks),
             "filters": list(filters),
@@ -209,13 +205,9 @@ class RegNet(Backbone):
     ) -> dict[str, Any]:
         self._check_call(output, keep, mask)
         x = tf.nn.relu(self.stem_norm(self.stem_conv(self.normalize(x)), training=training))
-        maps = []
-        for stage in self.stages:
-            for block in stage:
-                x = self._run_block(block, x, training)
-            maps.append(x)
-        result = {"features": mean_of_map(x), "map": x}
-        return {**result, "layers": tuple(maps)} if output == "layers" else result
+        maps = self._run_stages(self.stages, x, training)
+        result = {"features": mean_of_map(maps[-1]), "map": maps[-1]}
+        return {**result, "layers": maps} if output == "layers" else result
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings, "recompute": self.recompute}

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ssl.backbones.base import Backbone
+from keras_ssl.backbones.base import Backbone, check_stages
 from keras_ssl.backbones.residual import PADDINGS, ResidualBlock, convolution, max_pool
 from keras_ssl.layers.batch_norm import BatchNormalization
+from keras_ssl.layers.convolution import mean_of_map
 
 STEMS = ("imagenet", "cifar")
 
@@ -68,21 +69,6 @@ class ResNet(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if stem not in STEMS:
-            raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
-        if padding not in PADDINGS:
-            raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
-        if selective_kernels and not bottleneck:
-            raise ValueError(
-                "`selective_kernels` are for bottleneck blocks. Received: bottleneck=False"
-            )
-        if not blocks or len(blocks) != len(filters):
-            raise ValueError(
-                "`blocks` and `filters` must have one number for each stage. "
-                f"Received: blocks={blocks}, filters={filters}"
-            )
-        if width <= 0:
-            raise ValueError(f"`width` must be positive. Received: width={width}")
         self.settings = {
             "blocks": list(blocks),
             "bottleneck": bottleneck,
@@ -94,6 +80,7 @@ class ResNet(Backbone):
             "zero_init_residual": zero_init_residual,
             "synchronized": synchronized,
         }
+        self._check_settings()
         self.stem, self.padding, self.recompute = stem, padding, recompute
         channels = [round(width * count) for count in filters]
         self.stem_convs, self.stem_norms = self._make_stem(channels[0])
@@ -117,6 +104,21 @@ class ResNet(Backbone):
         ]
         self.feature_dim = self.stages[-1][-1].channels
         self._finish()
+
+    def _check_settings(self) -> None:
+        settings = self.settings
+        for name, allowed in (("stem", STEMS), ("padding", PADDINGS)):
+            if settings[name] not in allowed:
+                raise ValueError(
+                    f"`{name}` must be one of {allowed}. Received: {name}={settings[name]!r}"
+                )
+        if settings["selective_kernels"] and not settings["bottleneck"]:
+            raise ValueError(
+                "`selective_kernels` are for bottleneck blocks. Received: bottleneck=False"
+            )
+        check_stages(settings["blocks"], settings["filters"])
+        if settings["width"] <= 0:
+            raise ValueError(f"`width` must be positive. Received: width={settings['width']}")
 
     def _make_stem(self, channels: int) -> tuple[list[Any], list[Any]]:
         """Returns the convolutions of the stem and the batch-norm of each."""
@@ -166,14 +168,9 @@ class ResNet(Backbone):
             x = tf.nn.relu(norm(conv(x), training=training))
         if self.stem == "imagenet":
             x = max_pool(x, self.padding)
-        maps = []
-        for stage in self.stages:
-            for block in stage:
-                x = self._run_block(block, x, training)
-            maps.append(x)
-        wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-        result = {"features": tf.cast(tf.reduce_mean(wide, (1, 2)), x.dtype), "map": x}
-        return {**result, "layers": tuple(maps)} if output == "layers" else result
+        maps = self._run_stages(self.stages, x, training)
+        result = {"features": mean_of_map(maps[-1]), "map": maps[-1]}
+        return {**result, "layers": maps} if output == "layers" else result
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings, "recompute": self.recompute}

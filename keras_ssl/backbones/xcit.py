@@ -70,16 +70,7 @@ class XCiT(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if patch_size not in (2, 4, 8, 16) or width % (patch_size // 2):
-            raise ValueError(
-                "`patch_size` must be 2, 4, 8 or 16 and half of it must divide `width`. "
-                f"Received: patch_size={patch_size}, width={width}"
-            )
-        if depth < 1 or class_depth < 1:
-            raise ValueError(
-                "`depth` and `class_depth` must be positive. "
-                f"Received: depth={depth}, class_depth={class_depth}"
-            )
+        _check(width, depth, patch_size, class_depth)
         self.settings = {
             "width": width,
             "depth": depth,
@@ -94,15 +85,7 @@ class XCiT(Backbone):
         self.recompute, self.feature_dim, self.patch_size = recompute, width, patch_size
         self.grid = (-(-image_size // patch_size),) * 2
         policy = {"dtype": self.dtype_policy}
-        steps = patch_size.bit_length() - 1
-        self.patch_convs = [
-            PaddedConvolution(width >> (steps - index), 3, 2, name=f"patch_conv{index}", **policy)
-            for index in range(1, steps + 1)
-        ]
-        self.patch_norms = [
-            BatchNormalization(synchronized=synchronized, name=f"patch_norm{index}", **policy)
-            for index in range(1, steps + 1)
-        ]
+        self.patch_convs, self.patch_norms = self._make_patches(patch_size.bit_length() - 1)
         self.position_projection = keras.layers.Dense(
             width,
             kernel_initializer=kernel_initializer("normal"),
@@ -127,6 +110,22 @@ class XCiT(Backbone):
         ]
         self.norm = layer_norm(self.dtype_policy, "norm")
         self._finish()
+
+    def _make_patches(self, steps: int) -> tuple[list[Any], list[Any]]:
+        """Returns the convolutions that make a patch a token, each halving the map, and their batch-norms."""
+        numbers, policy = range(1, steps + 1), {"dtype": self.dtype_policy}
+        synchronized = self.settings["synchronized"]
+        convs = [
+            PaddedConvolution(
+                self.feature_dim >> (steps - n), 3, 2, name=f"patch_conv{n}", **policy
+            )
+            for n in numbers
+        ]
+        norms = [
+            BatchNormalization(synchronized=synchronized, name=f"patch_norm{n}", **policy)
+            for n in numbers
+        ]
+        return convs, norms
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if self.built:
@@ -189,3 +188,16 @@ class XCiT(Backbone):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings, "recompute": self.recompute}
+
+
+def _check(width: int, depth: int, patch_size: int, class_depth: int) -> None:
+    if patch_size not in (2, 4, 8, 16) or width % (patch_size // 2):
+        raise ValueError(
+            "`patch_size` must be 2, 4, 8 or 16 and half of it must divide `width`. "
+            f"Received: patch_size={patch_size}, width={width}"
+        )
+    if depth < 1 or class_depth < 1:
+        raise ValueError(
+            "`depth` and `class_depth` must be positive. "
+            f"Received: depth={depth}, class_depth={class_depth}"
+        )

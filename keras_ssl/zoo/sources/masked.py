@@ -9,6 +9,79 @@ from keras_ssl.zoo.sources.common import FACEBOOK, one_file, vit_payload
 
 _IBOT = "https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/archive/2022/ibot/"
 
+_MAE_BASE = {
+    "size": 343_249_461,
+    "sha256": "aec5f0b68e5f3193a00b07bc65a37440db549c15b36b8bea242606cc40c4bc5d",
+    "sha256_source": "third party",
+}
+# MAE: name, backbone, file, linear, paper, tuned, md5, facts.
+_MAE_ROWS = (
+    ("vitb16", "vit_base", "base", 67.8, 68.0, 83.66, "8cad7c", _MAE_BASE),
+    ("vitl16", "vit_large", "large", 76.0, 75.8, 85.95, "b8b06e", {}),
+    ("vith14", "vit_huge", "huge", 77.2, 76.6, 86.93, "9bdbb0", {}),
+)
+
+# iBOT: name, backbone, folder, file, knn, linear, data, epochs.
+_IBOT_ROWS = (
+    ("vits16", "vit_small", "vits_16", "teacher", 75.2, 77.9, "ImageNet-1K", 800),
+    ("vitb16", "vit_base", "vitb_16", "teacher", 77.1, 79.5, "ImageNet-1K", None),
+    (
+        "vitb16_rand",
+        "vit_base",
+        "vitb_16_rand_mask",
+        "teacher",
+        77.3,
+        79.8,
+        "ImageNet-1K",
+        None,
+    ),
+    ("vitl16", "vit_large", "vitl_16", "teacher", 78.0, 81.0, "ImageNet-1K", None),
+    (
+        "vitl16_rand",
+        "vit_large",
+        "vitl_16_rand_mask",
+        "teacher",
+        77.7,
+        81.3,
+        "ImageNet-1K",
+        None,
+    ),
+    ("vitb16_in22k", "vit_base", "vitb_16_pt22k", "student", 71.1, 79.0, "ImageNet-22K", None),
+    ("vitl16_in22k", "vit_large", "vitl_16_pt22k", "student", 72.9, 82.3, "ImageNet-22K", None),
+)
+
+_GIANT = {
+    "width": 1408,
+    "depth": 40,
+    "num_heads": 16,
+    "mlp_ratio": 48 / 11,
+    "ffn": "mlp",
+    "patch_size": 16,
+}
+# I-JEPA: name, backbone, file, data, epochs, size, settings.
+_IJEPA_ROWS = (
+    ("vith14", "vit_huge", "IN1K-vit.h.14-300e", "ImageNet-1K", 300, 224, {"patch_size": 14}),
+    (
+        "vith16_448",
+        "vit_huge",
+        "IN1K-vit.h.16-448px-300e",
+        "ImageNet-1K",
+        300,
+        448,
+        {"patch_size": 16},
+    ),
+    (
+        "vith14_in22k",
+        "vit_huge",
+        "IN22K-vit.h.14-900e",
+        "ImageNet-22K",
+        900,
+        224,
+        {"patch_size": 14},
+    ),
+    ("vitg16_in22k", "vit_giant", "IN22K-vit.g.16-600e", "ImageNet-22K", 600, 224, _GIANT),
+)
+
 
 def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
@@ -18,16 +91,7 @@ def entries() -> Iterator[Published]:
 
 
 def _mae() -> Iterator[Published]:
-    base = {
-        "size": 343_249_461,
-        "sha256": "aec5f0b68e5f3193a00b07bc65a37440db549c15b36b8bea242606cc40c4bc5d",
-        "sha256_source": "third party",
-    }
-    for name, backbone, file, linear, paper, tuned, md5, facts in (
-        ("vitb16", "vit_base", "base", 67.8, 68.0, 83.66, "8cad7c", base),
-        ("vitl16", "vit_large", "large", 76.0, 75.8, 85.95, "b8b06e", {}),
-        ("vith14", "vit_huge", "huge", 77.2, 76.6, 86.93, "9bdbb0", {}),
-    ):
+    for name, backbone, file, linear, paper, tuned, md5, facts in _MAE_ROWS:
         yield Published(
             f"mae_{name}",
             "mae",
@@ -53,60 +117,36 @@ def _mae() -> Iterator[Published]:
             ),
             unverified=("size and SHA-256: independent pins",) if facts else (),
         )
-        tuned_md5 = {"base": "1b25e9", "large": "51f550", "huge": "2541f2"}[file]
-        yield Published(
-            f"mae_{name}_finetuned",
-            "mae",
-            "mae",
-            backbone,
-            "timm_vit",
-            "cc-by-nc-4.0",
-            one_file(
-                f"{FACEBOOK}mae/finetune/mae_finetuned_vit_{file}.pth",
-                md5=tuned_md5,
-                hash_source="official",
-            ),
-            settings={"positions": "sincos", "pooling": "mean_then_norm"}
-            | ({"patch_size": 14} if file == "huge" else {}),
-            top_keys=("model",),
-            epochs=1600,
-            preprocessing="imagenet_bicubic",
-            metrics={"fine_tuned": tuned},
-            payload=vit_payload(backbone),
-            notes=(
-                "Fine-tuned with labels; features are the normalized mean of the patch tokens.",
-            ),
-        )
+        yield _mae_tuned(name, backbone, file, tuned)
+
+
+def _mae_tuned(name: str, backbone: str, file: str, accuracy: float) -> Published:
+    tuned_md5 = {"base": "1b25e9", "large": "51f550", "huge": "2541f2"}[file]
+    return Published(
+        f"mae_{name}_finetuned",
+        "mae",
+        "mae",
+        backbone,
+        "timm_vit",
+        "cc-by-nc-4.0",
+        one_file(
+            f"{FACEBOOK}mae/finetune/mae_finetuned_vit_{file}.pth",
+            md5=tuned_md5,
+            hash_source="official",
+        ),
+        settings={"positions": "sincos", "pooling": "mean_then_norm"}
+        | ({"patch_size": 14} if file == "huge" else {}),
+        top_keys=("model",),
+        epochs=1600,
+        preprocessing="imagenet_bicubic",
+        metrics={"fine_tuned": accuracy},
+        payload=vit_payload(backbone),
+        notes=("Fine-tuned with labels; features are the normalized mean of the patch tokens.",),
+    )
 
 
 def _ibot() -> Iterator[Published]:
-    for name, backbone, folder, file, knn, linear, data, epochs in (
-        ("vits16", "vit_small", "vits_16", "teacher", 75.2, 77.9, "ImageNet-1K", 800),
-        ("vitb16", "vit_base", "vitb_16", "teacher", 77.1, 79.5, "ImageNet-1K", None),
-        (
-            "vitb16_rand",
-            "vit_base",
-            "vitb_16_rand_mask",
-            "teacher",
-            77.3,
-            79.8,
-            "ImageNet-1K",
-            None,
-        ),
-        ("vitl16", "vit_large", "vitl_16", "teacher", 78.0, 81.0, "ImageNet-1K", None),
-        (
-            "vitl16_rand",
-            "vit_large",
-            "vitl_16_rand_mask",
-            "teacher",
-            77.7,
-            81.3,
-            "ImageNet-1K",
-            None,
-        ),
-        ("vitb16_in22k", "vit_base", "vitb_16_pt22k", "student", 71.1, 79.0, "ImageNet-22K", None),
-        ("vitl16_in22k", "vit_large", "vitl_16_pt22k", "student", 72.9, 82.3, "ImageNet-22K", None),
-    ):
+    for name, backbone, folder, file, knn, linear, data, epochs in _IBOT_ROWS:
         yield Published(
             f"ibot_{name}",
             "ibot",
@@ -134,36 +174,7 @@ def _ibot() -> Iterator[Published]:
 
 
 def _ijepa() -> Iterator[Published]:
-    giant = {
-        "width": 1408,
-        "depth": 40,
-        "num_heads": 16,
-        "mlp_ratio": 48 / 11,
-        "ffn": "mlp",
-        "patch_size": 16,
-    }
-    for name, backbone, file, data, epochs, size, settings in (
-        ("vith14", "vit_huge", "IN1K-vit.h.14-300e", "ImageNet-1K", 300, 224, {"patch_size": 14}),
-        (
-            "vith16_448",
-            "vit_huge",
-            "IN1K-vit.h.16-448px-300e",
-            "ImageNet-1K",
-            300,
-            448,
-            {"patch_size": 16},
-        ),
-        (
-            "vith14_in22k",
-            "vit_huge",
-            "IN22K-vit.h.14-900e",
-            "ImageNet-22K",
-            900,
-            224,
-            {"patch_size": 14},
-        ),
-        ("vitg16_in22k", "vit_giant", "IN22K-vit.g.16-600e", "ImageNet-22K", 600, 224, giant),
-    ):
+    for name, backbone, file, data, epochs, size, settings in _IJEPA_ROWS:
         known = backbone == "vit_huge"
         yield Published(
             f"ijepa_{name}",

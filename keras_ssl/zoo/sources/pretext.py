@@ -15,6 +15,70 @@ _NPID = (
 )
 _ROTNET = {"filters": (64, 192, 384, 256, 256)}
 
+# DeepCluster and DeeperCluster: name, method, backbone, layout, path, data, metrics, settings.
+_DEEPCLUSTER_ROWS = (
+    (
+        "deepcluster_alexnet",
+        "deepcluster",
+        "alexnet",
+        "deepcluster_alexnet",
+        "alexnet/checkpoint.pth.tar",
+        "ImageNet-1K",
+        {"linear": 37.88},
+        {"sobel": True},
+    ),
+    (
+        "deepcluster_vgg16",
+        "deepcluster",
+        "vgg16",
+        "deepcluster_vgg16",
+        "vgg16/checkpoint.pth.tar",
+        "ImageNet-1K",
+        {},
+        {"sobel": True},
+    ),
+    (
+        "deepercluster_vgg16",
+        "deepercluster",
+        "vgg16",
+        "deepercluster_vgg16",
+        "ours/ours.pth",
+        "YFCC100M",
+        {},
+        {"sobel": True, "border": 1},
+    ),
+    (
+        "deepcluster_vgg16_yfcc",
+        "deepcluster",
+        "vgg16",
+        "deepercluster_vgg16",
+        "deepcluster/deepcluster_flickr.pth",
+        "YFCC100M",
+        {},
+        {"sobel": True, "border": 1},
+    ),
+    (
+        "rotnet_vgg16_yfcc",
+        "rotnet",
+        "vgg16",
+        "deepercluster_vgg16",
+        "rotnet/rotnet_flickr.pth",
+        "YFCC100M",
+        {},
+        {"border": 1},
+    ),
+    (
+        "rotnet_vgg16",
+        "rotnet",
+        "vgg16",
+        "deepercluster_vgg16",
+        "rotnet/rotnet_imagenet.pth",
+        "ImageNet-1K",
+        {},
+        {"border": 1},
+    ),
+)
+
 
 def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
@@ -64,68 +128,7 @@ def _sela() -> Iterator[Published]:
 
 
 def _deepcluster() -> Iterator[Published]:
-    for name, method, backbone, layout, path, data, metrics, settings in (
-        (
-            "deepcluster_alexnet",
-            "deepcluster",
-            "alexnet",
-            "deepcluster_alexnet",
-            "alexnet/checkpoint.pth.tar",
-            "ImageNet-1K",
-            {"linear": 37.88},
-            {"sobel": True},
-        ),
-        (
-            "deepcluster_vgg16",
-            "deepcluster",
-            "vgg16",
-            "deepcluster_vgg16",
-            "vgg16/checkpoint.pth.tar",
-            "ImageNet-1K",
-            {},
-            {"sobel": True},
-        ),
-        (
-            "deepercluster_vgg16",
-            "deepercluster",
-            "vgg16",
-            "deepercluster_vgg16",
-            "ours/ours.pth",
-            "YFCC100M",
-            {},
-            {"sobel": True, "border": 1},
-        ),
-        (
-            "deepcluster_vgg16_yfcc",
-            "deepcluster",
-            "vgg16",
-            "deepercluster_vgg16",
-            "deepcluster/deepcluster_flickr.pth",
-            "YFCC100M",
-            {},
-            {"sobel": True, "border": 1},
-        ),
-        (
-            "rotnet_vgg16_yfcc",
-            "rotnet",
-            "vgg16",
-            "deepercluster_vgg16",
-            "rotnet/rotnet_flickr.pth",
-            "YFCC100M",
-            {},
-            {"border": 1},
-        ),
-        (
-            "rotnet_vgg16",
-            "rotnet",
-            "vgg16",
-            "deepercluster_vgg16",
-            "rotnet/rotnet_imagenet.pth",
-            "ImageNet-1K",
-            {},
-            {"border": 1},
-        ),
-    ):
+    for name, method, backbone, layout, path, data, metrics, settings in _DEEPCLUSTER_ROWS:
         yield Published(
             name,
             method,
