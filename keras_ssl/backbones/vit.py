@@ -50,10 +50,8 @@ class ViT(Backbone):
             `layers.bicubic_matrix`. Defaults to `0.0`.
         position_antialias: bool. Whether the resizing is antialiased, as DINOv2's with registers (with offset 0).
             Defaults to `False`.
-        use_mask_token: bool. Whether there is a mask token (starts at 0), which `mask` needs. Defaults to
-            `False`.
-        drop_path: float in [0, 1). Rate at the last block; grows linearly from 0 at the first. Defaults to
-            `0.0`.
+        use_mask_token: bool. Whether there is a mask token (starts at 0), which `mask` needs. Defaults to `False`.
+        drop_path: float in [0, 1). Rate at the last block; grows linearly from 0 at the first. Defaults to `0.0`.
         initialization: str. `"normal"` (DINO), `"xavier"` (MAE) or `"xavier_split"` (MoCo v3). Class token and
             registers start with standard deviation 0.02, MoCo v3's with 1e-6. Defaults to `"normal"`.
         freeze_patch_embedding: bool. Whether the patch projection keeps its random start values (MoCo v3).

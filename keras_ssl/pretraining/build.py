@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ssl import backbones, optimizers, random, views
-from keras_ssl.data import SampleStream, Source, service
+from keras_ssl.data import EncodedSource, SampleStream, Source, open_source, service
 from keras_ssl.methods import RunInfo, SSLModel, get_method
 from keras_ssl.pretraining.recipe import Recipe, SettingError, suggest
 
@@ -192,6 +193,33 @@ def build_model(
         )
     )
     return model
+
+
+def open_stream(
+    recipe: Recipe, *, arrays: Any = None, quarantine: Path | None = None
+) -> SampleStream:
+    """Returns the numbered samples of a run.
+
+    Args:
+        recipe: Recipe.
+        arrays: images or (images, labels), when the data are arrays and not a name. Defaults to `None`.
+        quarantine: Path. Where broken images are listed. Defaults to `None`.
+
+    Raises:
+        SettingError: If crops are to be exact and the data are no encoded pictures.
+    """
+    source = open_source(
+        recipe.data if arrays is None else arrays,
+        data_dir=recipe.data_dir,
+        canvas=recipe.canvas or "auto",
+        view_size=recipe.image_size,
+        quarantine=quarantine,
+    )
+    if recipe.crops == "exact" and not isinstance(source, EncodedSource):
+        raise SettingError(
+            f"Expected encoded pictures with --crops exact. Received: {source.describe()}; leave it out."
+        )
+    return SampleStream(source, recipe.batch_size, seed=recipe.seed)
 
 
 def build_batches(

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_ssl.pretraining.differences import difference
 from keras_ssl.pretraining.errors import TrainingError, writing
-from keras_ssl.pretraining.recipe import SettingError, difference
+from keras_ssl.pretraining.recipe import SettingError
 
 _NAME = re.compile(r"step-(\d{12})$")
 _DRAFT, _DAMAGED = ".writing-", "damaged-"

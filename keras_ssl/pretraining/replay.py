@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_ssl.data import SampleStream, open_source
+from keras_ssl.data import SampleStream
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build
 from keras_ssl.pretraining.bad_batches import FOLDER, batch_of_step
@@ -91,18 +91,14 @@ def read_batches(folder: Path, recipe: Recipe, batch: str) -> tuple[Batches, str
 
 
 def _open(folder: Path, recipe: Recipe) -> SampleStream:
-    source = open_source(
-        recipe.data,
-        data_dir=recipe.data_dir,
-        canvas=recipe.canvas or "auto",
-        view_size=recipe.image_size,
-    )
+    stream = build.open_stream(recipe)
+    source = stream.source
     if (stored := load_recipe(folder)) and stored["data"] != source.fingerprint():
         raise SettingError(
             f"Expected the images that the run in {folder} was made from. Received: others ({source.describe()}); "
             f"put the former back, or name a file of {folder / FOLDER} that holds the images themselves."
         )
-    return SampleStream(source, recipe.batch_size, seed=recipe.seed)
+    return stream
 
 
 def trace(model: SSLModel, arrays: dict[str, np.ndarray]) -> list[str]:

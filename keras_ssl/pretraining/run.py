@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_ssl.data import EncodedSource, SampleStream, open_source, service
+from keras_ssl.data import SampleStream, service
 from keras_ssl.distribution import create_strategy, planned_replicas, read_cluster
 from keras_ssl.methods import SSLModel
 from keras_ssl.pretraining import build, combinations, compute, dry_run, header, workdir
@@ -141,19 +141,9 @@ class Run:
             print(f"worker {self.cluster.index} of {', '.join(self.cluster.workers)}", flush=True)
 
     def _open_stream(self, arrays: Any) -> SampleStream:
-        quarantine = "quarantine.jsonl" if self.chief else f"quarantine-{self.workers.index}.jsonl"
-        source = open_source(
-            self.recipe.data if arrays is None else arrays,
-            data_dir=self.recipe.data_dir,
-            canvas=self.recipe.canvas or "auto",
-            view_size=self.recipe.image_size,
-            quarantine=self.workdir / quarantine if self.workdir else None,
-        )
-        if self.recipe.crops == "exact" and not isinstance(source, EncodedSource):
-            raise SettingError(
-                f"Expected encoded pictures with --crops exact. Received: {source.describe()}; leave it out."
-            )
-        return SampleStream(source, self.recipe.batch_size, seed=self.recipe.seed)
+        name = "quarantine.jsonl" if self.chief else f"quarantine-{self.workers.index}.jsonl"
+        quarantine = self.workdir / name if self.workdir else None
+        return build.open_stream(self.recipe, arrays=arrays, quarantine=quarantine)
 
     # The run -------------------------------------------------------------------------------------------------
 

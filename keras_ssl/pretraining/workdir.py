@@ -13,8 +13,9 @@ from typing import TextIO
 
 from keras_ssl.data import PreparedSource, Source
 from keras_ssl.data.prepared import CACHE_NAME
+from keras_ssl.pretraining.differences import difference
 from keras_ssl.pretraining.errors import writing
-from keras_ssl.pretraining.recipe import Recipe, SettingError, decisive, difference, load_recipe
+from keras_ssl.pretraining.recipe import Recipe, SettingError, decisive, load_recipe
 
 _DRAFT, _LOCK = "recipe.json.writing", ".lock"
 

@@ -10,6 +10,7 @@ import pytest
 from keras_ssl import views
 from keras_ssl.methods import METHODS, get_method
 from keras_ssl.pretraining import build
+from keras_ssl.pretraining.differences import difference
 from keras_ssl.pretraining.docstrings import field_help, parse_attributes
 from keras_ssl.pretraining.recipe import (
     PREFIXES,
@@ -17,7 +18,6 @@ from keras_ssl.pretraining.recipe import (
     RunOptions,
     SettingError,
     choose_recipe,
-    difference,
     resolve,
     start_from,
     suggest,
