@@ -32,8 +32,7 @@ class ViT(Backbone):
         layer_scale: float or None. Start value of a learned factor for each channel of a branch; None: no factors.
             Defaults to `None`.
         ffn: str. `"mlp"` or `"swiglu"`, the gated one of DINOv2's and DINOv3's largest. Defaults to `"mlp"`.
-        qkv_bias: bool or str. Biases on query, key and value; `"query_value"` (DINOv3): not on the key. Defaults to
-            `True`.
+        qkv_bias: bool or str. Biases on query, key, value; `"query_value"` (DINOv3): not the key. Defaults to `True`.
         layer_norm_epsilon: float > 0. DINOv3: 1e-5. Defaults to `1e-6`.
         class_token: bool. Whether a learned token is put in front of the patches. Defaults to `True`.
         num_registers: int >= 0. Learned tokens without position between class token and patches (DINOv2, DINOv3: 4).
