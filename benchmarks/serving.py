@@ -60,7 +60,6 @@ def timed(call) -> tuple[float, float]:
 def measure(options: argparse.Namespace, threads: int) -> dict[str, list]:
     """Returns the rows of one number of threads."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    import numpy as np
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -82,38 +81,45 @@ def measure(options: argparse.Namespace, threads: int) -> dict[str, list]:
     concrete = tf.function(lambda x: encoder(x, training=False)).get_concrete_function(spec)
     served, signature = module.signatures["serving_default"], meta.signature_def["serving_default"]
     fed, fetched = signature.inputs["images"].name, signature.outputs["features"].name
-
-    rows = []
-    for batch in options.batches:
-        images = np.random.default_rng(0).random((batch, size, size, 3)).astype(np.float32)
-        tensor = tf.constant(images)
-        calls = {
-            "concrete": lambda tensor=tensor: concrete(tensor)["features"].numpy(),
-            "signature": lambda tensor=tensor: served(images=tensor)["features"].numpy(),
-            "session": lambda images=images: session.run(fetched, {fed: images}),
-            "predict": lambda images=images, batch=batch: encoder.predict(
-                images, batch_size=batch, verbose=0
-            )["features"],
-        }
-        first = [call() for call in calls.values()]
-        worst = max(float(np.abs(first[0] - other).max()) for other in first[1:])
-        if not worst < 1e-3 * np.abs(first[0]).max():
-            raise SystemExit(f"The sides do not agree: features differ by {worst}.")
-        found = {name: [] for name in calls}
-        for number in range(options.rounds + 1):
-            order = list(calls)[number % 4 :] + list(calls)[: number % 4]
-            for name in order:
-                result = timed(calls[name])
-                if number:  # the first round fills caches
-                    found[name].append(result)
-        row = {"threads": threads, "batch": batch}
-        for name in SIDES:
-            for place, key in ((0, name), (1, f"{name}_cpu")):
-                pairs = zip(found[name], found["concrete"], strict=True)
-                ratio = statistics.median(a[place] / max(b[place], 1e-9) for a, b in pairs)
-                row[key] = round(ratio, 2)
-        rows.append(row)
+    calls = {
+        "concrete": lambda images, tensor: concrete(tensor)["features"].numpy(),
+        "signature": lambda images, tensor: served(images=tensor)["features"].numpy(),
+        "session": lambda images, tensor: session.run(fetched, {fed: images}),
+        "predict": lambda images, tensor: encoder.predict(
+            images, batch_size=len(images), verbose=0
+        )["features"],
+    }
+    rows = [
+        {"threads": threads, "batch": batch, **ratios(calls, batch, size, options.rounds)}
+        for batch in options.batches
+    ]
     return {"rows": rows, "decoding": [decoding(module, options, threads)]}
+
+
+def ratios(calls: dict, batch: int, size: int, rounds: int) -> dict[str, float]:
+    """Returns the time of each side over that of the concrete function, for one batch."""
+    import numpy as np
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).random((batch, size, size, 3)).astype(np.float32)
+    tensor = tf.constant(images)
+    first = [call(images, tensor) for call in calls.values()]
+    worst = max(float(np.abs(first[0] - other).max()) for other in first[1:])
+    if not worst < 1e-3 * np.abs(first[0]).max():
+        raise SystemExit(f"The sides do not agree: features differ by {worst}.")
+    found = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        order = list(calls)[number % 4 :] + list(calls)[: number % 4]
+        for name in order:
+            result = timed(lambda call=calls[name]: call(images, tensor))
+            if number:  # the first round fills caches
+                found[name].append(result)
+    row = {}
+    for name in SIDES:
+        for place, key in ((0, name), (1, f"{name}_cpu")):
+            pairs = zip(found[name], found["concrete"], strict=True)
+            row[key] = round(statistics.median(a[place] / max(b[place], 1e-9) for a, b in pairs), 2)
+    return row
 
 
 def decoding(module, options: argparse.Namespace, threads: int) -> dict[str, object]:
