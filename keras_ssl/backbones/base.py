@@ -19,7 +19,7 @@ def check_stages(blocks: Sequence[int], filters: Sequence[int]) -> None:
     if not blocks or len(blocks) != len(filters):
         raise ValueError(
             "`blocks` and `filters` must have one number for each stage. "
-            f"Received: blocks={blocks}, filters={filters}"
+            f"Received: blocks={tuple(blocks)}, filters={tuple(filters)}"
         )
 
 

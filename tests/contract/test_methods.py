@@ -17,13 +17,6 @@ from keras_ssl.methods import METHODS, RunInfo, SSLModel, get_method
 from tests.contract.rows import BATCH, ROWS, SIZE, bind, build, images
 
 
-def xdist_group(item: pytest.Item) -> str:
-    """Tests of one method share its compiled step."""
-    parameters = getattr(item, "callspec", None)
-    values = parameters.params if parameters else {}
-    return f"{__name__} {values.get('trained', 'others')}"
-
-
 def batch_of(model, seed=0):
     return {
         "inputs": {"image": tf.constant(images(BATCH, seed))},

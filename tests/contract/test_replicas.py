@@ -15,11 +15,6 @@ import pytest
 from keras_ssl.methods import METHODS
 from tests.contract.rows import ROWS
 
-
-def xdist_group(item: pytest.Item) -> str:
-    return item.nodeid
-
-
 WORKER = Path(__file__).with_name("replica_worker.py")
 
 

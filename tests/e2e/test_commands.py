@@ -26,10 +26,6 @@ SWAV = [
 ]  # fmt: skip
 
 
-def xdist_group(item: pytest.Item) -> str:
-    return item.nodeid
-
-
 def environment() -> dict[str, str]:
     return {
         **os.environ,

@@ -15,10 +15,6 @@ from tests.e2e.test_commands import SWAV, TINY, photos, start, steps_of, weights
 __all__ = ["photos"]  # the fixture
 
 
-def xdist_group(item: pytest.Item) -> str:
-    return item.nodeid
-
-
 def check_kills(arguments: list[str], kills: int, cwd: Path) -> np.ndarray:
     """Trains for 16 steps undisturbed and with so many `kill -9` at random steps: bit-equal in the end."""
     whole, killed = cwd / "whole", cwd / "killed"
