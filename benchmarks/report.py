@@ -121,6 +121,19 @@ def starved() -> list[str]:
     ]
 
 
+def fine_tuned() -> list[str]:
+    """The sentence on fine-tuning with few labels."""
+    row = read("finetune")
+    if row is None:
+        return []
+    return [
+        "",
+        f"Fine-tuning (`examples/finetune.py {row['encoder']} --data {row['data']}`, {row['labels']} labels, "
+        f"{row['steps']} steps): {row['pre_trained']:.1%} of {row['test_images']:,} test images from the encoder, "
+        f"{row['from_scratch']:.1%} from scratch.",
+    ]
+
+
 def step_table() -> list[str]:
     """The table of a step of each method beside one written by hand."""
     rows = [
@@ -210,7 +223,7 @@ def parity_table() -> list[str]:
 def section(document: str) -> str:
     """Returns the section of a document between its two marks."""
     parts = {
-        "README.md": lambda: [*views(), *step(), *overhead(), *starved(), *memory()],
+        "README.md": lambda: [*views(), *step(), *overhead(), *starved(), *memory(), *fine_tuned()],
         "benchmarks/README.md": lambda: [*step_table(), *memory_table()],
         "docs/parity.md": parity_table,
     }

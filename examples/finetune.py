@@ -10,6 +10,8 @@ Labels come from the `train` split of the data, the accuracies from the `test` s
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser.add_argument("--steps", type=int, default=200, help="steps of either training [200]")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak, of both [0.003]")
     parser.add_argument("--seed", type=int, default=0, help="chooses the labels [0]")
+    parser.add_argument("--json", metavar="FILE", help="also write what was measured")
     flags = parser.parse_args(arguments)
     name = flags.encoder or next((entry.name for entry in zoo.list(method="simclr")), None)
     if name is None:
@@ -80,6 +83,17 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     accuracies = tuple(fine_tune(network, few, test, **settings) for network in (tuned, scratch))
     print(f"{len(rows)} labels of {len(train[1])}, {len(test[1])} test images of {flags.data}")
     print(f"from {name}: {accuracies[0]:.1%}, from scratch: {accuracies[1]:.1%}")
+    if flags.json:
+        measured = {
+            "encoder": name,
+            "data": Path(flags.data).name,
+            "labels": len(rows),
+            "test_images": len(test[1]),
+            "steps": flags.steps,
+            "pre_trained": round(accuracies[0], 4),
+            "from_scratch": round(accuracies[1], 4),
+        }
+        Path(flags.json).write_text(json.dumps(measured, indent=1) + "\n")
     return accuracies
 
 

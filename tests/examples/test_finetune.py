@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import keras
@@ -50,7 +51,12 @@ def test_labels_are_a_share_of_each_class(example):
 
 
 def test_one_percent_of_the_labels_is_worth_more_with_the_encoder(example, encoder_file, capsys):
-    tuned, scratch = example.main([str(encoder_file), "--steps", "30", "--learning-rate", "0.02"])
+    written = encoder_file.with_suffix(".json")
+    arguments = [str(encoder_file), "--steps", "30", "--learning-rate", "0.02"]
+    tuned, scratch = example.main([*arguments, "--json", str(written)])
+    measured = json.loads(written.read_text())
+    assert measured["pre_trained"] == round(tuned, 4)
+    assert measured["from_scratch"] == round(scratch, 4)
     assert tuned > scratch + 0.1
     printed = capsys.readouterr().out
     assert "14 labels of 1438, 359 test images of digits" in printed
