@@ -9,7 +9,7 @@ bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 requirements := setup.cfg pyproject.toml $(CONSTRAINTS)
 
-.PHONY: quickstart install test test-oldest test-all lint format check wheel clean
+.PHONY: quickstart install test test-thorough test-oldest test-all lint format check wheel clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed  ## Installs the library and trains, evaluates and exports a small encoder.
@@ -19,6 +19,9 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-test  ## What every change must pass: CPU, no downloads.
 	$(bin)/python -m pytest -n 2 -q
+
+test-thorough: $(VENV)/.installed-test  ## What `test` leaves out and the pipeline runs too.
+	$(bin)/python -m pytest -n 2 -q -m "thorough and not slow"
 
 test-oldest:  ## The same with the oldest TensorFlow and Keras that setup.cfg allows; needs Python 3.11.
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=requirements/oldest.txt
@@ -34,7 +37,7 @@ format: $(VENV)/.installed-test
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
 
-check: lint test  ## Exactly what the pipeline runs.
+check: lint test test-thorough  ## Exactly what the pipeline runs.
 
 wheel: $(VENV)/.installed-test
 	rm -rf build  # what is left of an earlier build would be packed too

@@ -27,6 +27,9 @@ STATE = {
     "mae": ("mae/step",),
     "rotnet": ("moving_mean", "moving_variance"),
 }
+# One of each kind in every run; those whose step takes longest to trace in the pipeline's.
+LONG = ("byol", "dino", "swav")
+NAMES = [pytest.param(name, marks=pytest.mark.thorough if name in LONG else ()) for name in ROWS]
 COUNTS = (2, pytest.param(4, marks=pytest.mark.slow))
 
 
@@ -80,7 +83,7 @@ def test_every_method_is_here():
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", NAMES)
 def test_replicas_train_like_one(name, count):
     one, many = run(name, 1), run(name, count)
     assert (one["replicas"], many["replicas"]) == (1, count)
@@ -102,14 +105,19 @@ def test_replicas_train_like_one(name, count):
         )
 
 
-@pytest.mark.parametrize("sabotage", ["local_negatives", "replica_seed"])
+@pytest.mark.parametrize(
+    "sabotage", ["local_negatives", pytest.param("replica_seed", marks=pytest.mark.thorough)]
+)
 def test_sabotage_is_noticed(sabotage):
     errors = compare(run("simclr", 1), run("simclr", 2, sabotage))
     assert errors["gradient"] > 1e-4
     assert errors["after20"] > 1e-4
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(1, marks=pytest.mark.thorough), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_executions_of_four_steps_change_nothing(count):
     """Bit-equal on one device, where nothing is summed in another order."""
     single, four = run("rotnet", count), run("rotnet", count, executions=4)

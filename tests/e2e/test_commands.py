@@ -89,7 +89,13 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("first, second", [(1, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        pytest.param(1, 2, marks=pytest.mark.thorough),
+        pytest.param(4, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_and_stops_and_the_run_goes_on_elsewhere(photos, tmp_path, first, second):
     def devices(count: int) -> list[str]:
         return ["--strategy", "mirrored", "--replicas", str(count)] if count > 1 else []

@@ -11,6 +11,8 @@ from keras_ssl.pretraining.run import Run, pretrain
 from tests.contract.rows import images
 from tests.e2e.test_commands import weights
 
+pytestmark = pytest.mark.thorough
+
 SETTINGS = {
     "recipe": "rotnet_cifar",
     "backbone": "resnet_mini",
