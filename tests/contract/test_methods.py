@@ -168,7 +168,10 @@ def test_saved_and_loaded_it_gives_the_same_features(trained, tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.thorough if name == "dino" else ()) for name in ROWS],
+)
 def test_one_repeated_batch_is_learned(name):
     """Through `fit`, from a plain dataset of images; what falls is named in the row."""
     row = ROWS[name]

@@ -22,6 +22,7 @@ def code_block(title: str, language: str) -> str:
     return re.search(rf"```{language}\n(.*?)```", section(title), re.S)[1]
 
 
+@pytest.mark.thorough
 def test_quick_start_ends_in_features(tmp_path, subprocess_env):
     code = code_block("Quick start", "python")
     assert len(code.strip().splitlines()) <= 15

@@ -50,6 +50,7 @@ def test_labels_are_a_share_of_each_class(example):
     assert not np.array_equal(rows, example.choose(labels, 0.05, seed=1))
 
 
+@pytest.mark.thorough
 def test_one_percent_of_the_labels_is_worth_more_with_the_encoder(example, encoder_file, capsys):
     written = encoder_file.with_suffix(".json")
     arguments = [str(encoder_file), "--steps", "30", "--learning-rate", "0.02"]
@@ -63,7 +64,7 @@ def test_one_percent_of_the_labels_is_worth_more_with_the_encoder(example, encod
     assert f"{tuned:.1%}" in printed and f"{scratch:.1%}" in printed
 
 
-def test_wrong_encoders_are_told(example, encoder_file, tmp_path, monkeypatch, capsys):
+def test_wrong_encoders_are_told(example, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(example.zoo, "list", lambda method: [])
     with pytest.raises(SystemExit):
         example.main([])
@@ -72,5 +73,5 @@ def test_wrong_encoders_are_told(example, encoder_file, tmp_path, monkeypatch, c
         example.main([str(tmp_path / "nothing.keras")])
     monkeypatch.setattr(example, "load_any_encoder", lambda name: keras.layers.Identity())
     with pytest.raises(SystemExit):
-        example.main([str(encoder_file)])
+        example.main([str(tmp_path)])
     assert "cannot be drawn afresh" in capsys.readouterr().err
