@@ -16,11 +16,20 @@ from keras_ssl.zoo.terms import LICENCES
 _USE = {True: "allowed", False: "not allowed", None: "read the license"}
 
 
-def facts_of(encoder: str | Path) -> dict[str, Any]:
+_INITIAL = {
+    "source": "initial_weights",
+    "license": "license_of_initial_weights",
+    "commercial_use": "commercial_use_of_initial_weights",
+}
+_GENERATIONS = 8  # runs that began with one another's weights
+
+
+def facts_of(encoder: str | Path, generations: int = _GENERATIONS) -> dict[str, Any]:
     """Returns what is known of an encoder that `load_any_encoder` takes, looked for in the same order.
 
     Args:
         encoder: str or path. Run folder, checkpoint, `.keras` file, SavedModel or zoo entry.
+        generations: int >= 0. How many runs that began with another's weights are followed. Defaults to `8`.
 
     Returns:
         dict of JSON values. `source`, a name without the folders of this machine, and what is known of `method`,
@@ -33,7 +42,7 @@ def facts_of(encoder: str | Path) -> dict[str, Any]:
     for folder in (path, *_folders_of_run(path)):
         stored = load_recipe(folder)
         if stored is not None:
-            return {"source": last_part(path), **recipe_facts(stored["recipe"])}
+            return {"source": last_part(path), **recipe_facts(stored["recipe"], generations)}
     if (path / "saved_model.pb").is_file():
         known = exporting.read_metadata(path).get("source", {})
         return {**known, "exported_from": last_part(path)}
@@ -45,10 +54,23 @@ def facts_of(encoder: str | Path) -> dict[str, Any]:
         return {"source": last_part(encoder)}
 
 
-def recipe_facts(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a recipe says of an encoder; of paths only the last part, as cards are given away."""
+def recipe_facts(recipe: Mapping[str, Any], generations: int = _GENERATIONS) -> dict[str, Any]:
+    """Returns what a recipe says of an encoder; of paths only the last part, as cards are given away.
+
+    A run that began with other weights has their name, and what is known of their license, as
+    `license_of_initial_weights` and `commercial_use_of_initial_weights`: training on does not change those terms.
+
+    Args:
+        recipe: mapping. Fields of a `Recipe`.
+        generations: int >= 0. See `facts_of`.
+    """
     facts = {name: recipe[name] for name in ("method", "backbone", "weight_decay")}
-    return {**facts, "data": last_part(recipe["data"])}
+    facts["data"] = last_part(recipe["data"])
+    if recipe.get("init") is None:
+        return facts
+    known = facts_of(recipe["init"], generations - 1) if generations else {"source": "not followed"}
+    terms = {name: known[name] for name in _INITIAL.values() if name in known}
+    return {**facts, **terms, **{_INITIAL[name]: known[name] for name in _INITIAL if name in known}}
 
 
 def entry_facts(entry: Entry | Published) -> dict[str, Any]:

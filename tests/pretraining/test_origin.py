@@ -64,6 +64,37 @@ def test_a_run_says_what_it_was_trained_on_but_not_where(tmp_path):
         assert facts_of(path) == {"source": name, **known}
 
 
+def write_run(folder, **settings):
+    recipe = {"method": "dino", "backbone": "vit_mini", "data": "photos", "weight_decay": 0.1}
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps({"recipe": {**recipe, **settings}}))
+
+
+def test_the_license_of_the_weights_that_a_run_began_with_is_kept(tmp_path):
+    entry = next(entry for entry in find_all(licence="cc-by-nc-4.0"))
+    write_run(tmp_path / "one", init=entry.name)
+    write_run(tmp_path / "two", init=str(tmp_path / "one"))
+    write_run(tmp_path / "three", init=str(tmp_path / "two"))
+    of_entry = facts_of(entry.name)
+    terms = {
+        "license_of_initial_weights": of_entry["license"],
+        "commercial_use_of_initial_weights": "not allowed",
+    }
+    for name, begun_with in (("one", of_entry["source"]), ("two", "one"), ("three", "two")):
+        facts = facts_of(tmp_path / name)
+        assert facts["source"] == name and facts["initial_weights"] == begun_with
+        assert {key: facts[key] for key in terms} == terms
+        assert "license" not in facts  # that of the new weights is their owner's to state
+    write_run(tmp_path / "own", init=str(tmp_path / "gone.keras"))
+    assert facts_of(tmp_path / "own")["initial_weights"] == "gone.keras"
+
+
+def test_runs_that_name_each_other_have_an_end(tmp_path):
+    write_run(tmp_path / "one", init=str(tmp_path / "two"))
+    write_run(tmp_path / "two", init=str(tmp_path / "one"))
+    assert facts_of(tmp_path / "one")["initial_weights"] == "two"
+
+
 @pytest.mark.parametrize(
     "name, last",
     [
