@@ -48,6 +48,7 @@ _APART = (
     "tests/e2e/test_commands.py",
     "tests/e2e/test_kills.py",
 )
+_TOGETHER = "tests/serving/"  # its tests share a server
 _BY_METHOD = "tests/contract/test_methods.py"  # the tests of one method share its compiled step
 
 
@@ -56,6 +57,8 @@ def group_of(nodeid: str) -> str:
     file, _, test = nodeid.partition("::")
     if file in _APART:
         return nodeid
+    if file.startswith(_TOGETHER):
+        return _TOGETHER
     if file == _BY_METHOD:
         return f"{file} {test.partition('[')[2].rstrip(']').partition('-')[0] or 'others'}"
     return file

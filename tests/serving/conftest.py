@@ -81,6 +81,35 @@ def server(root, subprocess_env_session):
 
 
 @pytest.fixture(scope="session")
+def channel(server):
+    import grpc
+
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc}", options=options) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def predict(channel):
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def predict(signature="", model="swav", version=None, **inputs):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = model, signature
+        if version is not None:
+            request.model_spec.version.value = version
+        for key, value in inputs.items():
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        outputs = stub.Predict(request, timeout=120).outputs
+        return {key: tf.make_ndarray(value) for key, value in outputs.items()}
+
+    return predict
+
+
+@pytest.fixture(scope="session")
 def subprocess_env_session():
     """Environment of a process that is given this interpreter's packages and nothing of this checkout."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
