@@ -74,8 +74,10 @@ class ViewEngine:
         """
         images, keys = tf.convert_to_tensor(images), tf.convert_to_tensor(keys)
         _check_inputs(images, keys)
-        pictures = as_float(images, self._wide())
-        sparse = self._sparse()
+        sparse, wide = self._sparse(), self._wide()
+        # Pictures that are resampled one by one are never copied as floats.
+        kept = images.dtype == tf.uint8 and wide == tf.float32
+        pictures = images if kept else as_float(images, wide)
 
         def make(group: str, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
             if configs[0].tiles is None:
@@ -162,8 +164,9 @@ def _make(
     configs: tuple[ViewConfig, ...],
     sparse: bool,
 ) -> tf.Tensor:
-    """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
-    numbers = Numbers(keys, group, len(configs), pictures.dtype)
+    """Returns the unrotated views of one group, (V, batch, size, size, 3), of uint8 or float pictures."""
+    dtype = tf.float32 if pictures.dtype == tf.uint8 else pictures.dtype
+    numbers = Numbers(keys, group, len(configs), dtype)
     return _treat(_cut(pictures, aspect, numbers, configs, sparse), numbers, configs, sparse)
 
 
@@ -248,10 +251,10 @@ def _cut(
         flip = numbers.chosen(configs, "flip")
     settings = {"interpolation": first.interpolation, "sparse": sparse}
     if first.pad_crop:
-        planes = to_planes(pictures)
+        planes = as_float(to_planes(pictures))
         if aspect is not None or (height, width) != (first.size, first.size):
             square = boxes.center_boxes(
-                numbers.batch, height, width, aspect=aspect, dtype=pictures.dtype
+                numbers.batch, height, width, aspect=aspect, dtype=numbers.dtype
             )
             planes = crop.cut(pictures, square, first.size, **settings)
         corner = numbers.named("crop")
@@ -265,10 +268,10 @@ def _cut(
             size=first.size,
             short_side=first.short_side,
             aspect=stretched,
-            dtype=pictures.dtype,
+            dtype=numbers.dtype,
         )
     elif first.scale is None:
-        cuts = boxes.full_boxes(count * numbers.batch, height, width, pictures.dtype)
+        cuts = boxes.full_boxes(count * numbers.batch, height, width, numbers.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
         cuts = boxes.random_boxes(
@@ -278,6 +281,6 @@ def _cut(
             scale=scales,
             ratio=first.ratio,
             aspect=stretched,
-            dtype=pictures.dtype,
+            dtype=numbers.dtype,
         )
     return crop.cut(pictures, cuts, first.size, flip=flip, **settings)
