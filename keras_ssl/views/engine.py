@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -175,10 +174,11 @@ def _treat(
 ) -> tf.Tensor:
     """Takes crops (V * batch, 3, size, size) through all that follows; returns (V, batch, size, size, 3)."""
     size = configs[0].size
-    one_by_one = sparse and compiled.applies(configs)
-    treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
-    stack = treat(stack, numbers, configs)
-    return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
+    if sparse and compiled.applies(configs):
+        made = _treat_one_by_one(stack, numbers, configs)
+    else:
+        made = from_planes(_treat_batch(stack, numbers, configs, sparse))
+    return tf.reshape(made, [len(configs), numbers.batch, size, size, 3])
 
 
 def _treat_batch(
@@ -215,7 +215,10 @@ def _gray(stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]) -
 def _treat_one_by_one(
     stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]
 ) -> tf.Tensor:
-    """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged."""
+    """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged.
+
+    Returns (V * batch, size, size, 3).
+    """
     steps = []
     factors = tf.zeros([tf.shape(stack)[0], 4], numbers.dtype)
     sigma, max_sigma = numbers.blur_sigma(configs)
@@ -231,7 +234,7 @@ def _treat_one_by_one(
             chosen = numbers.chosen(configs, name)
             steps.append(tf.where(chosen, kind, compiled.NOTHING)[:, None])
     if not steps:
-        return stack
+        return from_planes(stack)
     radius = spatial.blur_radius(configs[0].size, max_sigma)
     return compiled.run_steps(stack, tf.concat(steps, axis=1), factors, sigma, radius)
 
