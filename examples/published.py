@@ -47,7 +47,7 @@ def read(spec: str, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fine_tune(encoder: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Trains encoder and head on all images for two epochs; returns the loss before and after."""
+    """Trains encoder and head on all images for ten epochs; returns the loss before and after."""
     inputs = keras.Input(images.shape[1:])
     logits = keras.layers.Dense(int(labels.max()) + 1)(encoder(inputs)["features"])
     model = keras.Model(inputs, logits)
@@ -55,7 +55,7 @@ def fine_tune(encoder: keras.Model, images: np.ndarray, labels: np.ndarray) -> t
         keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     before = model.evaluate(images, labels, batch_size=32, verbose=0)
-    model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
+    model.fit(images, labels, batch_size=16, epochs=10, verbose=0)
     return before, model.evaluate(images, labels, batch_size=32, verbose=0)
 
 
