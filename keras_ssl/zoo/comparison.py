@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import keras
@@ -48,6 +49,7 @@ def compare_with_reference(
                 f"the reference network of {entry.name} takes about {format_bytes(total)} of memory for the "
                 f"tensors of the file, as much as the converted one beside it; --no-reference does without"
             )
+            gc.collect()  # networks that were made before this one hang in cycles
         run = _build(entry, reference, tensors, network)
         return _compare(run, network, list(_images(entry, network, large=total >= LARGE)))
     except ValueError as error:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,11 +15,12 @@ from keras_ssl import checkpoints, cli
 from keras_ssl.conversion import HEADS, LAYOUTS, extract
 from keras_ssl.conversion.engine import Turn
 from keras_ssl.conversion.references import REFERENCES, numpy_resnets
+from keras_ssl.conversion.references.running import load_strictly
 from keras_ssl.zoo import comparison, converting, published, verify
 from keras_ssl.zoo.published import File, Published
 from keras_ssl.zoo.terms import PREPROCESSING
 from tests.conversion import fixtures, parity, resnet_rows
-from tests.zoo.test_families import RESNET, small
+from tests.zoo.test_families import RESNET, TABLE, small
 
 # What builds a network of a class, whose every setting is given.
 NAMES = {
@@ -151,6 +153,48 @@ def test_the_whole_verification_of_each_layout(layout, tmp_path):
 def test_all_other_rows(row, tmp_path):
     check, _ = compared(*written(row, tmp_path))
     assert check.ok is True and worst(check) < 1e-5, check
+
+
+def distinct():
+    """Returns one published entry for each network that PyTorch is the reference of, and its key."""
+    found = {}
+    for entry in TABLE.values():
+        if entry.layout in REFERENCES and REFERENCES[entry.layout].kind == "PyTorch":
+            found.setdefault((entry.backbone, entry.layout, repr(entry.settings)), entry)
+    return found.values()
+
+
+FULL = ("swav_rn50w5", "dinov2_vitg14_reg", "dino_xcit_m24_p8", "deepcluster_vgg16")
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(entry, id=entry.name, marks=() if entry.name in FULL else pytest.mark.slow)
+        for entry in distinct()
+    ],
+)
+def test_forms_of_the_published_networks(entry):
+    """At full size, without numbers: the form read from shapes alone has every shape of the file again."""
+    import torch
+
+    layout, reference = LAYOUTS[entry.layout], REFERENCES[entry.layout]
+    with keras.StatelessScope(initialize_variables=False):
+        network = converting.build_network(entry)
+    tensors = {}
+    for port in layout.ports(network):
+        empty = np.broadcast_to(np.float32(0), tuple(port.variable.shape))
+        tensors[port.key] = port.turn.to_source(empty)
+    tensors = layout.restore(tensors) if layout.restore else tensors
+    tensors = reference.names(tensors) if reference.names else tensors
+    with torch.device("meta"):
+        module = reference.form(tensors, network.settings)
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    wanted = {key: shape for key, shape in wanted.items() if not key.endswith("batches_tracked")}
+    given = {key: value.shape for key, value in tensors.items() if key in wanted}
+    assert given == wanted
+    assert all(key.startswith("sobel.") for key in tensors.keys() - wanted.keys())
 
 
 # The container of the authors -------------------------------------------------------------------------------
@@ -325,6 +369,24 @@ def test_names_are_accounted_for(layout):
     if layout == "xcit":
         with pytest.raises(ValueError, match="one without 'cls_token'"):
             build(layout, {}, *arguments)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("error")
+def test_modules_take_arrays_as_they_are():
+    """No second copy of float32, read-only or not; halves become float32."""
+    import torch
+
+    with torch.device("meta"):
+        module = torch.nn.Linear(3, 2)
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    weight.setflags(write=False)
+    given = {"weight": weight, "bias": np.array([0.5, -2.0], np.float16), "head": np.zeros(3)}
+    load_strictly(module, given, ("head",))
+    assert module.weight.data_ptr() == weight.ctypes.data
+    assert module.bias.dtype == torch.float32 and module.bias.tolist() == [0.5, -2.0]
+    with pytest.raises(ValueError, match="size mismatch for weight"):
+        load_strictly(torch.nn.Linear(4, 2), given, ("head",))
 
 
 # command -----------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Reference:
         try:
             with torch.device("meta"):
                 module = self.form(tensors, settings)
-        except (KeyError, StopIteration) as error:
+        except KeyError as error:
             raise ValueError(
                 f"Expected a {layout} checkpoint. Received: one without {error}"
             ) from error

@@ -84,16 +84,17 @@ def vit(tensors: Tensors, settings: Settings, **form: Any) -> Any:
 
     patches = tensors["patch_embed.proj.weight"]
     token = "cls_token" in tensors
-    first = "blocks.0.mlp."
     kinds = {"fc1": "mlp", "w12": "fused", "w1": "split"}
-    name, ffn = next(pair for pair in kinds.items() if f"{first}{pair[0]}.weight" in tensors)
+    found = [name for name in kinds if f"blocks.0.mlp.{name}.weight" in tensors]
+    name = found[0] if found else "fc1"
+    ffn, hidden = kinds[name], len(tensors[f"blocks.0.mlp.{name}.weight"])
     positions = "scale" if settings["position_offset"] else "size"
     table = np.shape(tensors["pos_embed"])[1] - token if "pos_embed" in tensors else 0
     shape = {
         "width": len(patches),
         "depth": count(tensors, r"blocks\.(\d+)\."),
         "heads": settings["num_heads"],
-        "hidden": len(tensors[f"{first}{name}.weight"]) // (2 if ffn == "fused" else 1),
+        "hidden": hidden // 2 if ffn == "fused" else hidden,
         "patch": patches.shape[-1],
         "grid": round(table**0.5),
         "token": token,
