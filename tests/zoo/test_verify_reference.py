@@ -21,6 +21,7 @@ from keras_ssl.zoo.published import File, Published
 from keras_ssl.zoo.terms import PREPROCESSING
 from tests.conversion import fixtures, parity, resnet_rows
 from tests.zoo.test_families import RESNET, TABLE, small
+from tests.zoo.test_families import TORCH as FILES_OF_PYTORCH
 
 # What builds a network of a class, whose every setting is given.
 NAMES = {
@@ -153,6 +154,25 @@ def test_the_whole_verification_of_each_layout(layout, tmp_path):
 def test_all_other_rows(row, tmp_path):
     check, _ = compared(*written(row, tmp_path))
     assert check.ok is True and worst(check) < 1e-5, check
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "settings", "tree"),
+    [
+        pytest.param(
+            *row, id=row[0], marks=() if row[0] == "deepcluster_alexnet" else pytest.mark.slow
+        )
+        for row in FILES_OF_PYTORCH
+    ],
+)
+def test_entries_as_they_stand_in_the_tables(name, settings, tree, tmp_path, monkeypatch):
+    """Places, prefixes and what lies beside the encoder are the publishers'; without dense layers if they have none."""
+    entry, network = small(name, settings, monkeypatch)
+    path = tmp_path / "file"
+    checkpoints.write_torch(path, {}, tree(extract(network, LAYOUTS[entry.layout])))
+    check, _ = compared(entry, path)
+    assert check.ok is True and worst(check) < 1e-4, check
 
 
 def distinct():
