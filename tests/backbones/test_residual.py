@@ -11,7 +11,8 @@ from keras_ssl import backbones
 from keras_ssl.backbones import ResNet
 from keras_ssl.backbones.residual import SelectiveKernel
 from keras_ssl.conversion import LAYOUTS, convert
-from tests.conversion import fixtures, numpy_resnets
+from keras_ssl.conversion.references import numpy_resnets
+from tests.conversion import fixtures
 
 PLAN = {"blocks": (1, 2), "filters": (4, 6)}
 KINDS = {

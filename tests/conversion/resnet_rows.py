@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 from keras_ssl.backbones import ResNet
+from keras_ssl.conversion.references import numpy_resnets
 from keras_ssl.conversion.simclr import read_saved_model
-from tests.conversion import fixtures, numpy_resnets
+from tests.conversion import fixtures
 from tests.conversion.parity import Row
 
 SIZES = (33, 64, (65, 48))
@@ -18,16 +19,17 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 def torchvision(blocks=(2, 1), filters=(8, 6), width=1, bottleneck=True, swav=False):
     """A state dict with counters and a classifier; the reference is a PyTorch module that loads it strictly."""
-    from tests.conversion import torch_resnets
+    from keras_ssl.conversion.references import running, torch_resnets
 
     shapes = fixtures.torchvision_shapes(blocks, filters, width, bottleneck)
     tensors = fixtures.random_tensors(shapes)
     std = SWAV_STD if swav else (0.229, 0.224, 0.225)
-    reference = torch_resnets.TorchResNet(blocks, filters, width, bottleneck, swav)
-    torch_resnets.filled(reference, tensors)
+    reference = torch_resnets.ResNet(blocks, filters, width, bottleneck, swav)
+    running.load_strictly(reference, tensors)
     settings = {"blocks": blocks, "filters": filters, "width": width, "bottleneck": bottleneck}
     network = ResNet(**settings, std=std, image_size=32)
-    expected = functools.partial(torch_resnets.features, reference, std=std)
+    prepared = functools.partial(running.normalized, mean=network.mean, std=std)
+    expected = running.torch_run(reference, prepared)
     extra = fixtures.random_tensors({"fc.weight": (10, 8), "fc.bias": (10,)})
     return {**tensors, **extra}, network, expected
 
@@ -75,12 +77,11 @@ def byol(blocks=(2, 1), filters=(8, 6), width=1, root="res_net50"):
         fixtures.random_tensors(fixtures.flat(part))
         for part in fixtures.byol_shapes(blocks, filters, width, root)
     )
+    online = {key.removeprefix(f"{root}/~/"): value for key, value in {**params, **state}.items()}
     network = ResNet(blocks, filters=filters, width=width, padding="same", image_size=32)
 
     def expected(images):
-        parts = fixtures.nested(params), fixtures.nested(state)
-        x = (images - network.mean) / network.std
-        return numpy_resnets.byol(*parts, x, blocks, root)
+        return numpy_resnets.byol(online, (images - network.mean) / network.std, blocks)
 
     given = {f"online_params.{key}": value for key, value in params.items()}
     return (

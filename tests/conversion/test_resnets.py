@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,8 +11,9 @@ import tensorflow as tf
 from keras_ssl import backbones, checkpoints
 from keras_ssl.backbones import ResNet
 from keras_ssl.conversion import LAYOUTS, convert, extract
+from keras_ssl.conversion.references import numpy_resnets
 from keras_ssl.conversion.simclr import GRAPH, read_saved_model
-from tests.conversion import fixtures, numpy_resnets, parity, resnet_rows
+from tests.conversion import fixtures, parity, resnet_rows
 
 ROWS = parity.rows("resnet_rows")
 TOLERANCE = 1e-4  # of the largest number; measured: about 1e-6
@@ -34,7 +37,7 @@ def test_features_equal_the_reference(row):
 def test_pytorch_loads_what_is_extracted(settings):
     """The other way: the state dict loads strictly into a PyTorch module, which gives the features of the network."""
     pytest.importorskip("torch", reason="torch is not installed; it makes the reference")
-    from tests.conversion import torch_resnets
+    from keras_ssl.conversion.references import running, torch_resnets
 
     plan = {"blocks": (1, 2), "filters": (4, 6), **settings}
     network = ResNet(**plan, image_size=32)
@@ -47,9 +50,10 @@ def test_pytorch_loads_what_is_extracted(settings):
     names = fixtures.torchvision_shapes(**plan, counters=False)
     assert {key: value.shape for key, value in tensors.items()} == names
     assert list(tensors) == list(names)
-    reference = torch_resnets.filled(torch_resnets.TorchResNet(**plan), tensors)
+    reference = running.load_strictly(torch_resnets.ResNet(**plan), tensors)
     images = fixtures.pictures(47)
-    expected = torch_resnets.features(reference, images)["features"]
+    prepared = functools.partial(running.normalized, mean=network.mean, std=network.std)
+    expected = running.torch_run(reference, prepared)(images)["features"]
     assert relative(network(images)["features"], expected) < TOLERANCE
 
 

@@ -195,7 +195,7 @@ def encoder_for_torch(kind):
 @pytest.mark.parametrize("format", ["torch", "safetensors"])
 def test_torch_loads_the_file_strictly(kind, format, tmp_path):
     torch = pytest.importorskip("torch", reason=torch_needed)
-    from tests.export import torch_reference
+    from keras_ssl.conversion.references import torch_resnets, torch_vits
 
     encoder, path = encoder_for_torch(kind), tmp_path / "encoder.bin"
     lines = write_as(format, encoder, path, image_size=None, facts={"method": "dino"})
@@ -208,8 +208,8 @@ def test_torch_loads_the_file_strictly(kind, format, tmp_path):
         with safetensors.safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["keras_ssl"])
     modules = {
-        "resnet": lambda: torch_reference.ResNet((4, 6, 8)),
-        "vit": lambda: torch_reference.ViT(12, 2, 3, 8, 25),
+        "resnet": lambda: torch_resnets.ResNet((1, 1, 1), (4, 6, 8)),
+        "vit": lambda: torch_vits.ViT(torch_vits.Form(12, 2, 3, 48, 8, 5)),
     }
     module = modules[kind]()
     module.load_state_dict(tensors, strict=True)
@@ -219,7 +219,7 @@ def test_torch_loads_the_file_strictly(kind, format, tmp_path):
     outside = (images - np.array(facts["mean"])) / np.array(facts["std"])  # normalized outside
     with torch.no_grad():
         x = torch.tensor(outside.transpose(0, 3, 1, 2), dtype=torch.float32)
-        received = module.eval()(x).numpy()
+        received = module.eval()(x)["features"].numpy()
     assert largest_difference(features_of(encoder, images), received) < 1e-4
     assert facts["source"] == {"method": "dino"} and facts["image_size"] == size
     assert facts["layout"] in lines[0] and "mean (" in lines[1]

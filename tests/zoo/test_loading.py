@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -389,8 +390,8 @@ def test_verify_counts_converts_and_compares_again(entry, network, tmp_path, mon
     assert table["weights, converted again"].found == weights_digest(network)
     assert table["features, real file"].ok is None
     assert "no fingerprint of the real file is known" in table["features, real file"].expected
-    assert table["reference network"].ok is None
-    assert "random weights only" in table["reference network"].expected
+    torch = importlib.util.find_spec("torch") is not None
+    assert table["reference network"].ok is (True if torch else None)
     assert table["tensors outside the encoder"].found == str(len(network.variables) + 1)
     features = fingerprint.features_of_fixed_image(network, entry)
     known = register(monkeypatch, dataclasses.replace(entry, fingerprint=tuple(features[:4])))

@@ -1,12 +1,19 @@
-"""ResNets in PyTorch with torchvision's names: plain, and as SwAV and VICReg define theirs. Needs torch."""
+"""ResNets in PyTorch with torchvision's names, written from the description of the networks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from keras_ssl.conversion.references.torch_convnets import Outputs, pooled
 
-def unit(into, out, size, stride=1, padding=None):
+
+def unit(
+    into: int, out: int, size: int, stride: int = 1, padding: int | None = None
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Returns a convolution and its batch-norm; `padding` defaults to half the kernel."""
     padding = size // 2 if padding is None else padding
     return nn.Conv2d(into, out, size, stride, padding, bias=False), nn.BatchNorm2d(out)
 
@@ -14,7 +21,7 @@ def unit(into, out, size, stride=1, padding=None):
 class Block(nn.Module):
     """Bottleneck with the stride on its 3x3, or a basic block."""
 
-    def __init__(self, into, inside, stride, bottleneck):
+    def __init__(self, into: int, inside: int, stride: int, bottleneck: bool):
         super().__init__()
         out = inside * (4 if bottleneck else 1)
         if bottleneck:
@@ -30,7 +37,7 @@ class Block(nn.Module):
         else:
             self.downsample = None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         for number in range(1, self.last + 1):
             conv, norm = getattr(self, f"conv{number}"), getattr(self, f"bn{number}")
@@ -40,14 +47,32 @@ class Block(nn.Module):
         return torch.relu(x + shortcut)
 
 
-class TorchResNet(nn.Module):
-    """`swav=True`: one zero around the image first, and two in the stem, as the authors write it."""
+class ResNet(nn.Module):
+    """Stem, stages of blocks, mean; no classifier.
 
-    def __init__(self, blocks, filters=(64, 128, 256, 512), width=1, bottleneck=True, swav=False):
+    Args:
+        blocks: ints. Blocks of each stage.
+        filters: ints. Inner channels of each stage, for a width of 1. Defaults to those of ResNet-50.
+        width: int. Multiplies all channels. Defaults to `1`.
+        bottleneck: bool. Whether blocks are bottlenecks. Defaults to `True`.
+        swav: bool. Whether one zero is put around the image first and two in the stem, as SwAV's authors write it;
+            the same numbers as three at once. Defaults to `False`.
+        channels: int. Of the images. Defaults to `3`.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        filters: Sequence[int] = (64, 128, 256, 512),
+        width: int = 1,
+        bottleneck: bool = True,
+        swav: bool = False,
+        channels: int = 3,
+    ):
         super().__init__()
         into = filters[0] * width
         self.padding = nn.ConstantPad2d(1, 0.0) if swav else nn.Identity()
-        self.conv1, self.bn1 = unit(3, into, 7, 2, padding=2 if swav else 3)
+        self.conv1, self.bn1 = unit(channels, into, 7, 2, padding=2 if swav else 3)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.stages = len(blocks)
         for stage, count in enumerate(blocks):
@@ -58,23 +83,8 @@ class TorchResNet(nn.Module):
                 into = inside * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
 
-    def forward(self, x):
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(self.padding(x)))))
+    def forward(self, x: torch.Tensor) -> Outputs:
+        x, maps = self.maxpool(torch.relu(self.bn1(self.conv1(self.padding(x))))), []
         for stage in range(1, self.stages + 1):
-            x = getattr(self, f"layer{stage}")(x)
-        return x
-
-
-def features(model, images, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
-    """Returns {"map", "features"} in our axes, from images in [0, 1]."""
-    x = torch.tensor(images).permute(0, 3, 1, 2)
-    x = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
-    with torch.no_grad():
-        x = model.eval()(x)
-    return {"map": x.permute(0, 2, 3, 1).numpy(), "features": x.mean((2, 3)).numpy()}
-
-
-def filled(model, tensors):
-    """Returns the model with NumPy tensors loaded strictly."""
-    model.load_state_dict({key: torch.tensor(value) for key, value in tensors.items()}, strict=True)
-    return model
+            maps.append(x := getattr(self, f"layer{stage}")(x))
+        return pooled(x, maps)
