@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tests.conversion.torch_convnets import lightness
+
 
 def unit(into, out, size, stride=1, padding=None):
     padding = size // 2 if padding is None else padding
@@ -41,19 +43,31 @@ class Block(nn.Module):
 
 
 class TorchResNet(nn.Module):
-    """`swav=True`: one zero around the image first, and two in the stem, as the authors write it."""
+    """`swav=True`: one zero around the image first, and two in the stem, as the authors write it.
 
-    def __init__(self, blocks, filters=(64, 128, 256, 512), width=1, bottleneck=True, swav=False):
+    `colorization=True`: one channel goes in, and the last stage keeps the size of the map.
+    """
+
+    def __init__(
+        self,
+        blocks,
+        filters=(64, 128, 256, 512),
+        width=1,
+        bottleneck=True,
+        swav=False,
+        colorization=False,
+    ):
         super().__init__()
         into = filters[0] * width
         self.padding = nn.ConstantPad2d(1, 0.0) if swav else nn.Identity()
-        self.conv1, self.bn1 = unit(3, into, 7, 2, padding=2 if swav else 3)
+        self.conv1, self.bn1 = unit(1 if colorization else 3, into, 7, 2, padding=2 if swav else 3)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.stages = len(blocks)
         for stage, count in enumerate(blocks):
             inside, parts = filters[stage] * width, []
             for index in range(count):
-                stride = 2 if stage and not index else 1
+                halved = stage and not (colorization and stage == len(blocks) - 1)
+                stride = 2 if halved and not index else 1
                 parts.append(Block(into, inside, stride, bottleneck))
                 into = inside * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
@@ -67,8 +81,11 @@ class TorchResNet(nn.Module):
 
 def features(model, images, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
     """Returns {"map", "features"} in our axes, from images in [0, 1]."""
-    x = torch.tensor(images).permute(0, 3, 1, 2)
-    x = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    if model.conv1.in_channels == 1:
+        x = lightness(images)
+    else:
+        x = torch.tensor(images).permute(0, 3, 1, 2)
+        x = (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     with torch.no_grad():
         x = model.eval()(x)
     return {"map": x.permute(0, 2, 3, 1).numpy(), "features": x.mean((2, 3)).numpy()}
