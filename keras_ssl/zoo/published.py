@@ -202,6 +202,7 @@ def write_published_card(entry: Published) -> str:
     """Returns the card of a published entry, in Markdown."""
     consent = ", accept_licence=True" if entry.terms.consent else ""
     given = "" if entry.access == "open" else f', weights="{entry.files[0].name}"'
+    given += ', include="head"' if entry.name.endswith(FULL) else ""
     parts = [
         f"# {entry.name}\n\nEncoder `{entry.network()}`, pre-trained with {entry.method} on "
         f"{entry.data}, published by {entry.source}.\nThe numbers are the publisher's; this library has not "

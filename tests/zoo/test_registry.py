@@ -189,6 +189,27 @@ def test_heads_are_those_of_the_conversion():
     assert TABLE["simclr_v1_rn50"].head == ""  # not in the published file
 
 
+def test_every_full_entry_has_the_network_of_the_one_without_head():
+    full = {name: entry for name, entry in TABLE.items() if name.endswith(published.FULL)}
+    assert len(full) == 9 + 1 + 3 + 7
+    for name, entry in full.items():
+        plain = TABLE[name.removesuffix(published.FULL)]
+        assert not plain.head and entry.head in HEADS and entry.head_prefixes
+        for field in ("backbone", "layout", "settings", "image_size", "preprocessing", "licence"):
+            assert getattr(entry, field) == getattr(plain, field), name
+        assert entry.files != plain.files and entry.unverified and entry.notes
+        assert len(entry.top_keys) == 1 and entry.prefixes == ("backbone.",)
+    student = {name for name, entry in full.items() if entry.top_keys == ("student",)}
+    assert student == {"ibot_vitb16_in22k_full", "ibot_vitl16_in22k_full"}
+
+
+def test_the_entry_without_head_names_the_one_with_it():
+    match = "dino_vits16, whose file has no head, that of 'dino_vits16_full' has"
+    with pytest.raises(ValueError, match=match):
+        zoo.load("dino_vits16", include="head")
+    assert '`dino`, with `include="head"`; `head.` removed' in zoo.card("dino_vits16_full")
+
+
 def test_every_card_says_licence_hash_and_what_is_unverified():
     for entry in ENTRIES:
         card = zoo.card(entry.name)
