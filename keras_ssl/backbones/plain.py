@@ -14,7 +14,6 @@ from keras_ssl.backbones.base import Backbone
 from keras_ssl.layers.batch_norm import BatchNormalization
 from keras_ssl.layers.convolution import PaddedConvolution, mean_of_map
 from keras_ssl.layers.response_norm import local_response_norm
-from keras_ssl.views.lab import rgb_to_lab
 from keras_ssl.views.pretext import sobel as sobel_edges
 
 
@@ -224,12 +223,6 @@ class PlainBackbone(Backbone):
                     )
             last.append(after)
         return tuple(last)
-
-    def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns `(images - mean) / std`, or L - 50 of CIE Lab, in at least float32; argument as in `Backbone`."""
-        if self.lightness:
-            return rgb_to_lab(self._checked(images))[..., :1] - 50.0
-        return super().normalize(images)
 
     def call(
         self,

@@ -111,7 +111,8 @@ def read_head(kind: str, tensors: Tensors) -> tuple[ProjectionHead, dict[str, An
     Args:
         kind: str. A name in `HEADS`.
         tensors: mapping from key to array, prefixes removed; the encoder's may be among them. The sizes are read from
-            the shapes, and whether batch-norm follows the hidden layers from the names.
+            the shapes, and whether DINO's hidden layers have a batch-norm and its last one a weight norm from the
+            names.
 
     Raises:
         ValueError: if there is no such kind, or its tensors are not in the checkpoint.
@@ -131,8 +132,12 @@ def read_head(kind: str, tensors: Tensors) -> tuple[ProjectionHead, dict[str, An
     if form.prototypes:
         found = [np.shape(renamed[key])[0] for key in sorted(renamed) if _is_set(form, key)]
         settings["prototypes"] = found
-    if kind == "dino":  # an option of the authors' training
+    if (
+        kind == "dino"
+    ):  # options of the authors' training; the ResNet-50's last layer has no weight norm
         settings["hidden_norm"] = f"{form.name}.1.running_mean" in renamed
+        if f"{form.prototype_root.split('|')[0]}.weight" in renamed:
+            settings["prototype_kind"] = "linear"
     head = build_head(kind, sizes[0][0], **settings)
     return head, convert(renamed, head, layout)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,7 @@ def _against_source(
         checks.append(_same(text, *counts))
     checks.append(_same("weights, converted again", before["sha256"], now["sha256"]))
     if entry.head:
-        heads = (str(made["head"].get("conversion", made["head"])) for made in (certificate, again))
-        one, two = (hashlib.sha256(text.encode()).hexdigest() for text in heads)
+        one, two = (_digest(made["head"]) for made in (certificate, again))
         checks.append(_same("head, converted again", one, two))
     return checks
 
@@ -131,6 +131,11 @@ def _checked(known: File, source: origin.Source) -> Check:
     except ZooError as error:
         return Check(f"known of {known.name}", known.known_hash(), str(error), False)
     return Check(f"known of {known.name}", known.known_hash(), found, True)
+
+
+def _digest(made: dict[str, Any]) -> str:
+    """Returns a hash of a part of a certificate that is the same before and after it was a file."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def _total(count: int | dict[str, int]) -> int:

@@ -34,6 +34,18 @@ def torchvision(blocks=(2, 1), filters=(8, 6), width=1, bottleneck=True, swav=Fa
     return {**tensors, **extra}, network, expected
 
 
+def colorization(blocks=(2, 1), filters=(8, 6), bottleneck=True):
+    """As VISSL's, under the trunk's names without their prefix; the reference makes L of Lab by the formula."""
+    from keras_ssl.conversion.references import running, torch_convnets, torch_resnets
+
+    settings = {"blocks": blocks, "filters": filters, "bottleneck": bottleneck}
+    tensors = fixtures.random_tensors(fixtures.torchvision_shapes(**settings, channels=1))
+    reference = torch_resnets.ResNet(**settings, channels=1, last_stride=1)
+    running.load_strictly(reference, tensors)
+    network = ResNet(**settings, last_stride=1, lightness=True, image_size=32)
+    return tensors, network, running.torch_run(reference, torch_convnets.lightness)
+
+
 def simclr_network(blocks, filters, width=1, selective=False):
     return ResNet(
         blocks,
@@ -100,6 +112,7 @@ def rows() -> list[Row]:
         ("torchvision_resnet", "bottleneck", torch, torchvision, {}),
         ("torchvision_resnet", "SwAV, width 2", torch, torchvision, {**wide, "swav": True}),
         ("torchvision_resnet", "VICReg, width 4", torch, torchvision, {"width": 4}),
+        ("vissl_resnet_colorization", "lightness", torch, colorization, {}),
         ("simclr_tf1", "plain", numpy, simclr_tf1, {}),
         ("simclr_tf1", "width 2", numpy, simclr_tf1, wide),
         ("simclr_tf1", "SK", numpy, simclr_tf1, sk),
@@ -113,6 +126,7 @@ def rows() -> list[Row]:
     whole = {"blocks": fixtures.RESNET50, "filters": fixtures.FILTERS}
     full = [
         ("torchvision_resnet", "ResNet-50", torch, torchvision, whole),
+        ("vissl_resnet_colorization", "ResNet-50", torch, colorization, whole),
         ("simclr_tf1", "ResNet-50", numpy, simclr_tf1, whole),
         ("simclr_tf1", "ResNet-50, SK", numpy, simclr_tf1, {**whole, **sk}),
         ("byol_haiku", "ResNet-50", numpy, byol, whole),

@@ -135,6 +135,23 @@ def test_the_padding_matters_at_even_sizes(layout, right, wrong):
     assert relative(other(images)["features"], expected(images)["features"]) > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("layout", "settings", "received"),
+    [
+        ("torchvision_resnet", {"last_stride": 1}, "last_stride=1"),
+        ("torchvision_resnet", {"lightness": True}, "lightness=True"),
+        ("vissl_resnet_colorization", {"lightness": True}, "last_stride=2"),
+        ("vissl_resnet_colorization", {"last_stride": 1}, "lightness=False"),
+        ("simclr_tf1", {"padding": "simclr", "last_stride": 1}, "last_stride=1"),
+    ],
+)
+def test_another_stride_or_front_is_refused(layout, settings, received):
+    """The stride changes no shape; nothing else would say so."""
+    network = ResNet((1, 1), filters=(4, 4), image_size=32, **settings)
+    with pytest.raises(ValueError, match=f"were trained with. Received: {received}"):
+        extract(network, LAYOUTS[layout])
+
+
 def test_a_network_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="Expected a `ResNet`. Received: ViT"):
         extract(backbones.build("vit_mini"), LAYOUTS["torchvision_resnet"])

@@ -90,6 +90,14 @@ TORCH = [
         ),
     ),
     (
+        "vissl_colorization_rn50_goyal19_in22k",
+        RESNET,
+        lambda t: nested(
+            "classy_state_dict.base_model.model",
+            {"trunk": under("_feature_blocks.", t), "heads": {"0.clf.0.weight": ZERO}},
+        ),
+    ),
+    (
         "vissl_swav_regnety16gf",
         {"blocks": (1, 1), "filters": (8, 16), "group_width": 8},
         lambda t: nested(
@@ -179,6 +187,7 @@ def check(entry, network, path):
 # One of each layout in every run, the others in the long one.
 QUICK = (
     *("swav_rn50", "moco_v3_rn50", "vissl_swav_regnety16gf"),
+    "vissl_colorization_rn50_goyal19_in22k",
     *("dino_vits16", "mae_vitb16_finetuned", "dinov2_vitb14_reg", "dinov3_vits16"),
     *("dino_xcit_s12_p16", "dinov3_convnext_tiny", "deepcluster_alexnet", "deepercluster_vgg16"),
 )

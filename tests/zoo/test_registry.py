@@ -68,6 +68,7 @@ def test_what_nobody_allowed_asks_for_consent():
     for name, licence in (
         ("vissl_jigsaw_rn50_goyal19_in1k", "not-stated"),
         ("vissl_colorization_alexnet_yfcc100m", "not-stated"),
+        ("vissl_colorization_rn50_goyal19_yfcc100m", "not-stated"),
         ("vissl_npid_rn50_converted", "not-stated"),
         ("vissl_npid_rn50", "mit"),
         ("vissl_deepcluster_alexnet", "cc-by-nc-4.0"),
@@ -85,9 +86,17 @@ FACTS = {
     "moco_v3_vits16": ("vit-s-300ep.pth.tar", 300, 73.2),
     "simsiam_rn50_100ep": ("checkpoint_0099.pth.tar", 100, 68.1),
     "barlowtwins_rn50": ("resnet50.pth", 1000, 73.5),
+    "barlowtwins_rn50_full": ("checkpoint.pth", 1000, 73.5),
+    "dino_vits16_full": ("dino_deitsmall16_pretrain_full_checkpoint.pth", 800, 77.0),
     "vicreg_rn200x2": ("resnet200x2.pth", None, 77.3),
+    "vicreg_rn50x2_full": ("resnet50x2_fullckpt.pth", None, 75.5),
     "simclr_v2_rn152w3_sk": ("model.ckpt-250228.index", None, 79.8),
     "byol_rn200x2": ("pretrain_res200x2.pkl", 1000, 79.6),
+    "vissl_colorization_rn50_goyal19_in22k": (
+        "converted_vissl_rn50_colorization_in22k_goyal19.torch",
+        None,
+        49.24,
+    ),
     "seer_regnety256gf": ("model_final_checkpoint_phase0.torch", None, 77.51),
 }
 
@@ -112,6 +121,8 @@ def test_traps_that_give_no_error_of_shape():
     assert TABLE["dinov3_vits16"].settings["layer_norm_epsilon"] == 1e-5
     assert TABLE["ibot_vitb16_in22k"].top_keys[-1] == "student"
     assert TABLE["deepercluster_vgg16"].settings == {"sobel": True, "border": 1}
+    colorization = TABLE["vissl_colorization_rn50_goyal19_in1k"]
+    assert colorization.settings == {"last_stride": 1, "lightness": True}
 
 
 FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2_rn50")
@@ -122,6 +133,7 @@ FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2
     [
         "sela_rn18_1k",
         "dinov2_vits14_reg",
+        "vissl_colorization_rn50_goyal19_in1k",
         *(pytest.param(name, marks=pytest.mark.slow) for name in FULL),
     ],
 )
@@ -173,7 +185,29 @@ def test_heads_are_those_of_the_conversion():
     heads = {entry.head: entry for entry in ENTRIES if entry.head}
     assert set(heads) <= set(HEADS)
     assert {"swav", "deepclusterv2", "selav2", "moco_v2", "moco_v3", "simsiam"} <= set(heads)
+    assert {"dino", "barlow_twins", "vicreg"} <= set(heads)
     assert TABLE["simclr_v1_rn50"].head == ""  # not in the published file
+
+
+def test_every_full_entry_has_the_network_of_the_one_without_head():
+    full = {name: entry for name, entry in TABLE.items() if name.endswith(published.FULL)}
+    assert len(full) == 9 + 1 + 3 + 7
+    for name, entry in full.items():
+        plain = TABLE[name.removesuffix(published.FULL)]
+        assert not plain.head and entry.head in HEADS and entry.head_prefixes
+        for field in ("backbone", "layout", "settings", "image_size", "preprocessing", "licence"):
+            assert getattr(entry, field) == getattr(plain, field), name
+        assert entry.files != plain.files and entry.unverified and entry.notes
+        assert len(entry.top_keys) == 1 and entry.prefixes == ("backbone.",)
+    student = {name for name, entry in full.items() if entry.top_keys == ("student",)}
+    assert student == {"ibot_vitb16_in22k_full", "ibot_vitl16_in22k_full"}
+
+
+def test_the_entry_without_head_names_the_one_with_it():
+    match = "dino_vits16, whose file has no head, that of 'dino_vits16_full' has"
+    with pytest.raises(ValueError, match=match):
+        zoo.load("dino_vits16", include="head")
+    assert '`dino`, with `include="head"`; `head.` removed' in zoo.card("dino_vits16_full")
 
 
 def test_every_card_says_licence_hash_and_what_is_unverified():

@@ -141,11 +141,13 @@ _scope = functools.partial(functools.partial, _without_scope)
 _deepcluster = functools.partial(forms.alexnet, sobel=1, parallel=True)
 _jigsaw = functools.partial(forms.blocks, stride=2, pad=0, response=True)
 _colorization = functools.partial(forms.blocks, pad=0)
+_resnet_of_lightness = functools.partial(forms.resnet, last_stride=1)
 _edges = functools.partial(forms.blocks, sobel=True)
 
 # By layout; one line for each. Layouts of heads have none.
 REFERENCES: dict[str, Reference] = {
     "torchvision_resnet": _torch(forms.resnet),
+    "vissl_resnet_colorization": _torch(_resnet_of_lightness, lightness=True),
     "timm_vit": _torch(forms.vit),
     "dinov2": _torch(forms.dinov2, _as("dinov2")),
     "dinov3": _torch(forms.dinov3),

@@ -33,7 +33,7 @@ def count(tensors: Tensors, pattern: str) -> int:
     return len({match[1] for match in (re.match(pattern, key) for key in tensors) if match})
 
 
-def resnet(tensors: Tensors, settings: Settings) -> Any:
+def resnet(tensors: Tensors, settings: Settings, last_stride: int = 2) -> Any:
     """Returns a ResNet under torchvision's names."""
     from keras_ssl.conversion.references import torch_resnets
 
@@ -41,7 +41,8 @@ def resnet(tensors: Tensors, settings: Settings) -> Any:
     inside = [len(tensors[f"layer{stage + 1}.0.conv1.weight"]) for stage in range(len(blocks))]
     bottleneck = "layer1.0.conv3.weight" in tensors
     channels = tensors["conv1.weight"].shape[1]
-    return torch_resnets.ResNet(blocks, inside, bottleneck=bottleneck, channels=channels)
+    form = {"bottleneck": bottleneck, "channels": channels, "last_stride": last_stride}
+    return torch_resnets.ResNet(blocks, inside, **form)
 
 
 def regnet(tensors: Tensors, settings: Settings) -> Any:

@@ -58,6 +58,7 @@ class ResNet(nn.Module):
         swav: bool. Whether one zero is put around the image first and two in the stem, as SwAV's authors write it;
             the same numbers as three at once. Defaults to `False`.
         channels: int. Of the images. Defaults to `3`.
+        last_stride: int. Of the first block of the last stage. Defaults to `2`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ResNet(nn.Module):
         bottleneck: bool = True,
         swav: bool = False,
         channels: int = 3,
+        last_stride: int = 2,
     ):
         super().__init__()
         into = filters[0] * width
@@ -77,8 +79,9 @@ class ResNet(nn.Module):
         self.stages = len(blocks)
         for stage, count in enumerate(blocks):
             inside, parts = filters[stage] * width, []
+            first = last_stride if stage == len(blocks) - 1 else 2
             for index in range(count):
-                stride = 2 if stage and not index else 1
+                stride = first if stage and not index else 1
                 parts.append(Block(into, inside, stride, bottleneck))
                 into = inside * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))

@@ -12,13 +12,26 @@ from keras_ssl.zoo.sources import (
     lightly,
     masked,
     pretext,
+    redundancy,
     resnets,
     simclr,
     transformers,
     vissl,
 )
 
-FAMILIES = (resnets, transformers, masked, dinov2, dinov3, simclr, byol, vissl, pretext, lightly)
+FAMILIES = (
+    resnets,
+    redundancy,
+    transformers,
+    masked,
+    dinov2,
+    dinov3,
+    simclr,
+    byol,
+    vissl,
+    pretext,
+    lightly,
+)
 
 
 def all_entries() -> Iterator[Published]:

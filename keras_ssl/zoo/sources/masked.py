@@ -1,11 +1,14 @@
-"""Vision transformers of masked prediction: MAE, iBOT, I-JEPA."""
+"""Vision transformers of masked prediction: MAE, iBOT, I-JEPA.
+
+Names in iBOT's full checkpoints: bytedance/ibot `main_ibot.py` and `models/head.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from keras_ssl.zoo.published import Published
-from keras_ssl.zoo.sources.common import FACEBOOK, one_file, vit_payload
+from keras_ssl.zoo.sources.common import FACEBOOK, full_checkpoint, one_file, vit_payload
 
 _IBOT = "https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/archive/2022/ibot/"
 
@@ -147,7 +150,7 @@ def _mae_tuned(name: str, backbone: str, file: str, accuracy: float) -> Publishe
 
 def _ibot() -> Iterator[Published]:
     for name, backbone, folder, file, knn, linear, data, epochs in _IBOT_ROWS:
-        yield Published(
+        entry = Published(
             f"ibot_{name}",
             "ibot",
             "ibot",
@@ -170,6 +173,24 @@ def _ibot() -> Iterator[Published]:
                 else "Linear: class token and mean of the patch tokens of the last block.",
             ),
             unverified=("whether the host still answers",),
+        )
+        yield entry
+        yield full_checkpoint(
+            entry,
+            f"{_IBOT}{folder}/checkpoint.pth",
+            file,
+            "dino",
+            "head.",
+            notes=(
+                f"Encoder and head of the {file}. Scores are those of the class token; prototypes of the patches, "
+                "where they are others, are left out.",
+                *entry.notes[1:],
+            ),
+            unverified=(
+                *entry.unverified,
+                "the names inside, which are those that the published training code saves",
+                "that the head has GELU and no norms, as by default in that code",
+            ),
         )
 
 
