@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_ssl.conversion import plain
+from keras_ssl.conversion import color, plain
 from keras_ssl.conversion.byol import BYOL_HAIKU
 from keras_ssl.conversion.convnext import DINOV3_CONVNEXT
 from keras_ssl.conversion.engine import Layout, Port, Turn, convert, extract, weights_digest
@@ -25,6 +25,7 @@ LAYOUTS: dict[str, Layout] = {
     "xcit": XCIT,
     **{layout.name: layout for layout in (TIMM_VIT, DINOV2, DINOV3)},
     **plain.LAYOUTS,
+    **color.LAYOUTS,
     **HEAD_LAYOUTS,
 }
 

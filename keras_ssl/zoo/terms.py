@@ -140,4 +140,9 @@ PREPROCESSING: dict[str, Preprocessing] = {
     "lightness": Preprocessing(
         _BILINEAR, remark="The network makes the L channel of Lab of it and sees that alone."
     ),
+    "lightness_square": Preprocessing(
+        "Both sides to {size} pixels (bilinear), no crop.",
+        remark="The network makes the L channel of Lab of it and sees that alone.",
+    ),
+    "lab": Preprocessing(_BILINEAR, remark="The network makes Lab of it."),
 }

@@ -17,7 +17,7 @@ def test_names():
         *(f"vit_{size}" for size in ("small_plus", "large_plus", "huge_plus", "7b")),
         "resnet_mini",
         *(f"regnety_{size}gf" for size in (16, 32, 64, 128, 256)),
-        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *("alexnet", "vgg16", "vgg_dilated", "xcit_small_12", "xcit_medium_24"),
         *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
     }
     assert backbones.names() == sorted(backbones.BACKBONES)

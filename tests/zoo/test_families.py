@@ -17,6 +17,7 @@ from keras_ssl.backbones import EncoderWithHead
 from keras_ssl.conversion import LAYOUTS, build_head, extract
 from keras_ssl.zoo import converting, published
 from keras_ssl.zoo.published import File
+from tests.checkpoints import makers
 
 TABLE = published.published()
 RESNET = {"blocks": (1, 1), "filters": (4, 6), "bottleneck": True}
@@ -142,6 +143,11 @@ TORCH = [
         lambda t: {"state_dict": under("module.", t | {"pred_layer.weight": ZERO})},
     ),
     ("rotnet_alexnet", {"filters": (4, 6, 6, 6, 4)}, lambda t: {"network": t}),
+    (
+        "colorization_vgg_torch",
+        {"blocks": (1,) * 7, "filters": (4,) * 7},
+        lambda t: t | {"model8.0.weight": ZERO, "model_out.weight": ZERO},
+    ),
 ]
 
 
@@ -241,6 +247,38 @@ def test_a_file_without_head_says_so(tmp_path, monkeypatch):
         zoo.load("dino_rn50", path, include="head")
     with pytest.raises(ValueError, match="include to be 'features', 'tokens' or 'head'"):
         zoo.load("dino_rn50", path, include="heads")
+
+
+@pytest.mark.parametrize(
+    "name, settings, more",
+    [
+        (
+            "splitbrain_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO], "fc7": [np.zeros((3, 3, 1, 1)), ZERO]},
+        ),
+        (
+            "colorization_vgg_norebal",
+            {"blocks": (1, 2, 1, 1, 1, 1, 1), "filters": (4,) * 7},
+            {"data_l_meansub": [ZERO[:1], ZERO[:1]], "conv8_313": [np.zeros((3, 4, 1, 1)), ZERO]},
+        ),
+    ],
+)
+def test_caffemodels(name, settings, more, tmp_path, monkeypatch):
+    """Every layer of the official network with weights, in its order; others before and after."""
+    entry, network = small(name, settings, monkeypatch)
+    layers = {}
+    for key, value in extract(network, LAYOUTS[entry.layout]).items():
+        layers.setdefault(key.rpartition(".")[0], []).append(value)
+    layers |= {k: [value * 7.5 for value in v] for k, v in layers.items() if k.endswith("norm")}
+    file = makers.write_caffemodel(tmp_path / "file", {**layers, **more})
+    check(entry, network, file)
+    (tmp_path / "half").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(
+        ValueError, match=f"Expected the published file of {name}.*cut off"
+    ) as error:
+        zoo.load(name, weights=tmp_path / "half", accept_licence=True)
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):

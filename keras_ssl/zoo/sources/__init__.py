@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from keras_ssl.zoo.published import Published
 from keras_ssl.zoo.sources import (
     byol,
+    color,
     dinov2,
     dinov3,
     lightly,
@@ -18,7 +19,19 @@ from keras_ssl.zoo.sources import (
     vissl,
 )
 
-FAMILIES = (resnets, transformers, masked, dinov2, dinov3, simclr, byol, vissl, pretext, lightly)
+FAMILIES = (
+    resnets,
+    transformers,
+    masked,
+    dinov2,
+    dinov3,
+    simclr,
+    byol,
+    vissl,
+    pretext,
+    color,
+    lightly,
+)
 
 
 def all_entries() -> Iterator[Published]:
