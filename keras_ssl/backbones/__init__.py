@@ -10,6 +10,7 @@ from keras_ssl.backbones.alexnet import AlexNet
 from keras_ssl.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from keras_ssl.backbones.convnext import ConvNeXt
 from keras_ssl.backbones.dilated import DilatedVGG
+from keras_ssl.backbones.preact import PreActResNet
 from keras_ssl.backbones.projection import EncoderWithHead, ProjectionHead
 from keras_ssl.backbones.regnet import RegNet
 from keras_ssl.backbones.resnet import ResNet
@@ -34,6 +35,8 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     "resnet152": (ResNet, {"blocks": (3, 8, 36, 3)}),
     # He et al., 2016, "Identity mappings", for the depth; the blocks are those of the others
     "resnet200": (ResNet, {"blocks": (3, 24, 36, 3)}),
+    # He et al., 2016, "Identity mappings", with the blocks of resnet18
+    "resnet18_preact": (PreActResNet, {"blocks": (2, 2, 2, 2)}),
     # ours: one basic block a stage, for one laptop core
     "resnet_mini": (
         ResNet,
@@ -148,6 +151,7 @@ __all__ = [
     "DilatedVGG",
     "RegNet",
     "EncoderWithHead",
+    "PreActResNet",
     "ProjectionHead",
     "ResNet",
     "ViT",

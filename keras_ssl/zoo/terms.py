@@ -136,6 +136,9 @@ PREPROCESSING: dict[str, Preprocessing] = {
         "Centre crop of 224/256 of the shorter side, resized to {size} (bicubic, not antialiased), clipped "
         "to [0, 1]."
     ),
+    "local_aggregation": Preprocessing(
+        "Centre crop of 224/256 of the shorter side, resized to {size} (area), rounded down to 8 bits."
+    ),
     "sobel": Preprocessing(_BILINEAR, remark="Sobel filters are inside the network."),
     "lightness": Preprocessing(
         _BILINEAR, remark="The network makes the L channel of Lab of it and sees that alone."

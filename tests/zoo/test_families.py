@@ -296,6 +296,32 @@ def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
     check(entry, network, tmp_path / "model.ckpt-250228.index")
 
 
+def test_a_checkpoint_of_local_aggregation(tmp_path, monkeypatch):
+    """As tfutils saves it: the network without the scope of the first card, and the memory bank beside it."""
+    small_network = {"blocks": (1, 2), "filters": (4, 6)}
+    entry, network = small("local_aggregation_rn18", small_network, monkeypatch)
+    head = build_head(entry.head, 6, widths=(5,))
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tensors |= extract(head, LAYOUTS[f"{entry.head}_head"])
+    tensors |= {f"{key}/Momentum": value for key, value in tensors.items() if "moving" not in key}
+    tensors |= {"instance/memory_bank": np.zeros((9, 5), np.float32), "global_step": np.array(7)}
+    tensors |= {"instance/cluster_labels": np.zeros((10, 9), np.int64)}
+    path = tmp_path / "checkpoint-1901710.index"
+    tf.raw_ops.SaveV2(
+        prefix=str(path.with_suffix("")),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    check(entry, network, path)
+    images = np.random.default_rng(1).random((2, 112, 112, 3), dtype=np.float32)
+    expected = EncoderWithHead(network, head)(images)["projection"]
+    loaded = zoo.load(entry.name, path, include="head", accept_licence=True)
+    np.testing.assert_allclose(loaded(images)["projection"], expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot be fetched by name.*Unpack <http.*tar -xf"):
+        zoo.load(entry.name, accept_licence=True)
+
+
 def test_a_saved_model(tmp_path, monkeypatch):
     entry, network = small("simclr_v2_rn50_tf2", {"blocks": (1, 1), "filters": (4, 8)}, monkeypatch)
     (tmp_path / "saved_model/variables").mkdir(parents=True)

@@ -64,7 +64,9 @@ def test_what_nobody_allowed_asks_for_consent():
     by_licence = {name: {e.source for e in ENTRIES if e.licence == name} for name in consent}
     assert {"swav", "moco", "mae", "byol", "ijepa", "simsiam"} <= by_licence["cc-by-nc-4.0"]
     assert by_licence["dinov3"] == {"dinov3"} and by_licence["seer"] == {"vissl"}
-    assert by_licence["not-stated"] == {"colorization", "lightly", "npid", "vissl"}
+    assert by_licence["not-stated"] == {
+        *("colorization", "lightly", "local_aggregation", "npid", "vissl"),
+    }
     for name, licence in (
         ("vissl_jigsaw_rn50_goyal19_in1k", "not-stated"),
         ("vissl_colorization_alexnet_yfcc100m", "not-stated"),
@@ -122,6 +124,7 @@ FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2
     [
         "sela_rn18_1k",
         "dinov2_vits14_reg",
+        "local_aggregation_rn18",
         *(pytest.param(name, marks=pytest.mark.slow) for name in FULL),
     ],
 )
