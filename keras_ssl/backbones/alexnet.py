@@ -30,6 +30,7 @@ class AlexNet(PlainBackbone):
 response_norm=True` |
     | colorization of VISSL | `first_border=0, groups=(1, 2, 1, 2, 2), lightness=True` |
     | split-brain autoencoder | `first_border=0, groups=(1, 2, 1, 2, 2), first_norm=6, ceil_pool=True, lab=True` |
+    | colorization by its authors | the same with `lightness=True` instead of `lab=True` |
 
     Args:
         filters: five ints > 0. Channels of the convolutions. Defaults to `(96, 256, 384, 384, 256)`.
@@ -67,7 +68,7 @@ response_norm=True` |
     Reference: Krizhevsky, Sutskever, Hinton, 2012. Reference code: facebookresearch/deepcluster `models/alexnet.py`;
     yukimasano/self-label `models/alexnet.py`; gidariss/FeatureLearningRotNet `architectures/AlexNet.py`;
     facebookresearch/vissl `vissl/models/trunks/alexnet_jigsaw.py`, `alexnet_colorization.py`;
-    richzhang/splitbrainauto `models/deploy_lab.prototxt`.
+    richzhang/splitbrainauto `models/deploy_lab.prototxt`; richzhang/colorization `models/alexnet_deploy_lab.prototxt`.
     Differs from the reference: VISSL's colorization rounds L to 8 bits before it is centered. Lab is scikit-image's;
     the color layer of the split-brain authors' own Caffe has other last digits, at most 0.05 in a.
     """

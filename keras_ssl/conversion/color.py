@@ -1,4 +1,4 @@
-"""Networks of Zhang, Isola and Efros: the AlexNet of split-brain autoencoders, and the one that colorizes.
+"""Networks of Zhang, Isola and Efros: AlexNets of split-brain autoencoders and colorization, and what colorizes.
 
 Caffe names a tensor by its layer and its place there: weight and bias of a convolution, or mean, variance and the
 factor of both of a batch-norm. As in Caffe, which fills a network by the names of its layers, all other layers of a
@@ -7,6 +7,7 @@ file are no part of the encoder.
 
 from __future__ import annotations
 
+import functools
 import re
 
 import keras
@@ -26,10 +27,9 @@ from keras_ssl.conversion.engine import (
 
 Tensors = dict[str, np.ndarray]
 
-CENTER = np.array([50.0, 0.0, 0.0])  # of Lab, as `AlexNet(lab=True)` subtracts it
-SPLIT_BRAIN = {
+ALEXNET = {
     **{"stride": 4, "first_border": 0, "groups": [1, 2, 1, 2, 2], "first_norm": 6},
-    **{"response_norm": False, "ceil_pool": True, "lab": True, "dense": []},
+    **{"response_norm": False, "ceil_pool": True, "dense": []},
 }
 STAGES = {"halved": 3, "dilations": [1, 1, 1, 1, 2, 2, 1]}
 # PyTorch's network takes (L - 50) / 100, this one L - 50 as Caffe's.
@@ -56,47 +56,60 @@ def _flat(tensors: Tensors) -> Tensors:
     }
 
 
-def _split_brain_ports(network: keras.Model) -> list[Port]:
-    check_form(network, AlexNet, "splitbrain_caffe", SPLIT_BRAIN)
-    return [
-        port
-        for number, unit in enumerate(network.units, start=1)
-        for port in _convolution(unit, f"conv{number}")
-    ]
+def _alexnet(name: str, first: str, center: tuple[float, ...]) -> Layout:
+    """Returns the layout of an AlexNet in Caffe.
 
-
-def _centered(tensors: Tensors) -> Tensors:
-    """Returns the tensors without `data_lab`, the factor and offset that the file has for each channel of Lab.
-
-    The network subtracts 50 from L itself. What the file does beside that goes into the first convolution, which has
-    no border, so that nothing is lost; a factor of 1 and an offset of -50, 0 and 0 change no bit.
+    Args:
+        name: str. Of the layout.
+        first: str. Layer that holds a factor and an offset for each channel, which make 0 the middle of L.
+        center: floats. What the network here subtracts from these channels.
     """
-    tensors = _flat(tensors)
-    missing = [
-        key for key in ("data_lab.0", "data_lab.1", "conv1.0", "conv1.1") if key not in tensors
-    ]
-    if missing:
+    form = {**ALEXNET, "lab": len(center) == 3, "lightness": len(center) == 1}
+
+    def ports(network: keras.Model) -> list[Port]:
+        check_form(network, AlexNet, name, form)
+        return [
+            port
+            for number, unit in enumerate(network.units, start=1)
+            for port in _convolution(unit, f"conv{number}")
+        ]
+
+    def restore(tensors: Tensors) -> Tensors:
+        factors = np.ones((len(center), 1, 1, 1), np.float32)
+        return {f"{first}.0": factors, f"{first}.1": -np.float32(center), **tensors}
+
+    return Layout(
+        name,
+        ports,
+        (r"(?!conv[1-5]\.).*",),
+        prepare=functools.partial(_centered, name=name, first=first, center=np.array(center)),
+        restore=restore,
+    )
+
+
+def _centered(tensors: Tensors, name: str, first: str, center: np.ndarray) -> Tensors:
+    """Returns the tensors without the layer `first`, which the network here does itself.
+
+    What it does beside subtracting `center` goes into the first convolution, which has no border, so that nothing is
+    lost; factors of 1 and the offsets that are expected change no bit.
+    """
+    tensors, count = _flat(tensors), len(center)
+    keys = f"{first}.0", f"{first}.1", "conv1.0", "conv1.1"
+    if missing := [key for key in keys if key not in tensors]:
         raise ValueError(
-            "Expected a splitbrain_caffe checkpoint with the layers 'data_lab' and 'conv1'. "
+            f"Expected a {name} checkpoint with the layers {first!r} and 'conv1'. "
             f"Received: one without {', '.join(missing)}"
         )
-    factor, offset = (
-        np.asarray(tensors.pop(f"data_lab.{place}"), np.float64).reshape(-1) for place in (0, 1)
-    )
-    kernel, bias = (np.asarray(tensors[f"conv1.{place}"], np.float64) for place in (0, 1))
-    if factor.shape != (3,) or offset.shape != (3,) or kernel.ndim != 4 or kernel.shape[1] != 3:
+    factor, offset = (np.asarray(tensors.pop(key), np.float64).reshape(-1) for key in keys[:2])
+    kernel, bias = (np.asarray(tensors[key], np.float64) for key in keys[2:])
+    if not factor.shape == offset.shape == (count,) or kernel.shape[1:2] != (count,):
         raise ValueError(
-            "Expected 'data_lab' with one factor and one offset for each of three channels that 'conv1' sees. "
+            f"Expected {first!r} with one factor and one offset for each channel that 'conv1' sees, {count}. "
             f"Received: shapes {factor.shape}, {offset.shape} and {kernel.shape}"
         )
-    tensors["conv1.0"] = kernel * factor[:, None, None]
-    tensors["conv1.1"] = bias + kernel.sum((2, 3)) @ (factor * CENTER + offset)
+    tensors["conv1.0"] = kernel * factor.reshape(-1, 1, 1)
+    tensors["conv1.1"] = bias + kernel.sum((2, 3)) @ (factor * center + offset)
     return tensors
-
-
-def _with_center(tensors: Tensors) -> Tensors:
-    first = {"data_lab.0": np.ones((3, 1, 1, 1), np.float32), "data_lab.1": np.float32(-CENTER)}
-    return {**first, **tensors}
 
 
 def _stages(network: keras.Model) -> list[list[PlainUnit]]:
@@ -161,14 +174,10 @@ def _torch_ports(network: keras.Model) -> list[Port]:
     return ports
 
 
-# richzhang/splitbrainauto `models/deploy_lab.prototxt`. For `AlexNet` of the form `SPLIT_BRAIN`.
-SPLITBRAIN_CAFFE = Layout(
-    "splitbrain_caffe",
-    _split_brain_ports,
-    (r"(?!conv[1-5]\.).*",),
-    prepare=_centered,
-    restore=_with_center,
-)
+# richzhang/splitbrainauto `models/deploy_lab.prototxt`. For `AlexNet` of the form `ALEXNET` with `lab=True`.
+SPLITBRAIN_CAFFE = _alexnet("splitbrain_caffe", "data_lab", (50.0, 0.0, 0.0))
+# richzhang/colorization `models/alexnet_deploy_lab.prototxt`. For the same with `lightness=True`.
+COLORIZATION_ALEXNET_CAFFE = _alexnet("colorization_alexnet_caffe", "data_l", (50.0,))
 # richzhang/colorization `models/colorization_deploy_v2.prototxt`. For `DilatedVGG()`.
 COLORIZATION_CAFFE = Layout(
     "colorization_caffe",
@@ -185,5 +194,11 @@ COLORIZATION_TORCH = Layout(
 )
 
 LAYOUTS = {
-    layout.name: layout for layout in (SPLITBRAIN_CAFFE, COLORIZATION_CAFFE, COLORIZATION_TORCH)
+    layout.name: layout
+    for layout in (
+        SPLITBRAIN_CAFFE,
+        COLORIZATION_ALEXNET_CAFFE,
+        COLORIZATION_CAFFE,
+        COLORIZATION_TORCH,
+    )
 }

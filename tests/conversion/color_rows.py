@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 F = (4, 8, 12, 12, 8)
-SPLIT_BRAIN = {"first_border": 0, "groups": (1, 2, 1, 2, 2), "first_norm": 6, "ceil_pool": True}
+ALEXNET = {"first_border": 0, "groups": (1, 2, 1, 2, 2), "first_norm": 6, "ceil_pool": True}
 BLOCKS, FILTERS = (2, 1, 2, 1, 2, 1, 1), (4, 6, 8, 8, 10, 10, 12)
 
 # No pool has to round at 67 pixels, as at the 227 of the official network; at the others at least one has to.
@@ -22,6 +22,7 @@ def rows():
     made = (
         ("as released", "splitbrain_caffe", _split_brain, SPLIT_SIZES),
         ("another centering", "splitbrain_caffe", _split_brain_scaled, SPLIT_SIZES),
+        ("another centering", "colorization_alexnet_caffe", _lightness_scaled, SPLIT_SIZES),
         ("Caffe", "colorization_caffe", _colorization, COLOR_SIZES),
         ("PyTorch", "colorization_torch", _colorization_torch, COLOR_SIZES),
     )
@@ -31,17 +32,17 @@ def rows():
     ]
 
 
-def split_brain(**center):
+def alexnet(factor=(1.0, 1.0, 1.0), offset=(-50.0, 0.0, 0.0)):
     """Returns a reference filled at random and a network of the same form that nothing has filled."""
     from keras_ssl.backbones import AlexNet
-    from tests.conversion.torch_color import SplitBrain
+    from tests.conversion.torch_color import CaffeAlexNet
     from tests.conversion.torch_convnets import randomized
 
-    module = randomized(lambda: SplitBrain(F))
-    center = {"factor": (1.0, 1.0, 1.0), "offset": (-50.0, 0.0, 0.0), **center}
-    _fill(module.data_lab.weight, center["factor"])
-    _fill(module.data_lab.bias, center["offset"])
-    return module, AlexNet(F, lab=True, image_size=75, **SPLIT_BRAIN)
+    module = randomized(lambda: CaffeAlexNet(F, factor, offset))
+    _fill(getattr(module, module.first).weight, factor)
+    _fill(getattr(module, module.first).bias, offset)
+    sees = {"lab": True} if len(factor) == 3 else {"lightness": True}
+    return module, AlexNet(F, image_size=75, **sees, **ALEXNET)
 
 
 def colorization(affine=False):
@@ -73,11 +74,10 @@ def outputs(module, images):
     """Returns what a reference says about images in [0, 1]."""
     import torch
 
-    from tests.conversion.torch_color import SplitBrain, lab
+    from tests.conversion.torch_color import lab
 
-    seen = lab(images) if isinstance(module, SplitBrain) else lab(images)[:, :1]
     with torch.no_grad():
-        return module(seen)
+        return module(lab(images))
 
 
 def _expected(module, images):
@@ -94,11 +94,20 @@ def _caffe_row(module, network):
 
 
 def _split_brain():
-    return _caffe_row(*split_brain())
+    return _caffe_row(*alexnet())
 
 
 def _split_brain_scaled():
-    return _caffe_row(*split_brain(factor=(0.02, 1.1, 0.9), offset=(-0.9, 0.2, -3.0)))
+    return _caffe_row(*alexnet((0.02, 1.1, 0.9), (-0.9, 0.2, -3.0)))
+
+
+def lightness_alexnet():
+    """Returns the AlexNet of colorization as `alexnet` does."""
+    return alexnet((1.0,), (-50.0,))
+
+
+def _lightness_scaled():
+    return _caffe_row(*alexnet((0.5,), (-20.0,)))
 
 
 def _colorization():

@@ -12,9 +12,15 @@ from tests.conversion import color_rows, parity
 
 torch = pytest.importorskip("torch", reason="PyTorch computes the references")
 
-from tests.conversion.torch_color import Colorization, SplitBrain, caffe_layers, flat  # noqa: E402
+from tests.conversion.torch_color import CaffeAlexNet, Colorization, caffe_layers, flat  # noqa: E402
 
 ROWS = color_rows.rows()
+MADE = {
+    "splitbrain_caffe": color_rows.alexnet,
+    "colorization_alexnet_caffe": color_rows.lightness_alexnet,
+    "colorization_caffe": color_rows.colorization,
+}
+FULL = (96, 256, 384, 384, 256)
 IMAGES = np.random.default_rng(1).uniform(size=(2, 75, 80, 3)).astype("float32")
 
 
@@ -23,10 +29,9 @@ def test_features_and_map_are_the_reference_s(row):
     assert parity.measure(row)["relative"] < 1e-5  # float32 rounding gave at most 1.4e-6
 
 
-@pytest.mark.parametrize("make", [color_rows.split_brain, color_rows.colorization])
-def test_the_maps_of_all_layers_are_the_reference_s(make):
+@pytest.mark.parametrize(("layout", "make"), MADE.items(), ids=MADE)
+def test_the_maps_of_all_layers_are_the_reference_s(layout, make):
     module, network = make()
-    layout = "splitbrain_caffe" if isinstance(module, SplitBrain) else "colorization_caffe"
     convert(flat(caffe_layers(module)), network, LAYOUTS[layout])
     expected, got = color_rows.outputs(module, IMAGES)["layers"], network(IMAGES, output="layers")
     assert len(expected) == len(got["layers"]) == len(network.units)
@@ -35,11 +40,10 @@ def test_the_maps_of_all_layers_are_the_reference_s(make):
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["shapes", "four axes"])
-@pytest.mark.parametrize("make", [color_rows.split_brain, color_rows.colorization])
-def test_a_caffemodel_is_read_and_given_back(make, legacy, tmp_path):
+@pytest.mark.parametrize(("layout", "make"), MADE.items(), ids=MADE)
+def test_a_caffemodel_is_read_and_given_back(layout, make, legacy, tmp_path):
     """Through the reader of files; until 2014 Caffe wrote vectors with four axes too."""
     module, network = make()
-    layout = "splitbrain_caffe" if isinstance(module, SplitBrain) else "colorization_caffe"
     layers = caffe_layers(module, factor=0.5)  # a power of two: no digit is lost
     path = makers.write_caffemodel(tmp_path / "it.caffemodel", layers, legacy=legacy)
     tensors = checkpoints.select_tensors(checkpoints.read(path).tree)
@@ -47,7 +51,7 @@ def test_a_caffemodel_is_read_and_given_back(make, legacy, tmp_path):
     given, back = flat(layers), extract(network, LAYOUTS[layout])
     assert set(back) == set(given) - set(certificate["left_out"])
     norms = [key for key in given if "norm" in key]
-    assert len(norms) == (0 if isinstance(module, SplitBrain) else 3 * 7)
+    assert len(norms) == (3 * 7 if layout == "colorization_caffe" else 0)
     for key, value in back.items():
         np.testing.assert_array_equal(value, given[key] * (2.0 if key in norms else 1.0))
     for key in certificate["left_out"]:
@@ -67,7 +71,7 @@ def test_the_torch_file_is_given_back():
 
 def test_the_pools_round_up():
     """The third pool makes 2 x 2 of 4 x 4; rounding down gives 1 x 1 of 3 x 3 or 4, and other features."""
-    module, network = color_rows.split_brain()
+    module, network = color_rows.alexnet()
     convert(flat(caffe_layers(module)), network, LAYOUTS["splitbrain_caffe"])
     floor = backbones.AlexNet.from_config({**network.get_config(), "ceil_pool": False})
     for target, source in zip(floor.variables, network.variables, strict=True):
@@ -101,7 +105,8 @@ def test_the_lab_of_the_authors_caffe_is_nearly_this():
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("splitbrain_caffe", lambda: SplitBrain((96, 256, 384, 384, 256))),
+        ("splitbrain_caffe", lambda: CaffeAlexNet(FULL)),
+        ("colorization_alexnet_caffe", lambda: CaffeAlexNet(FULL, (1.0,), (-50.0,))),
         (
             "colorization_caffe",
             lambda: Colorization((2, 2, 3, 3, 3, 3, 3), (64, 128, 256, *(512,) * 4), False),
@@ -118,18 +123,23 @@ def test_every_shape_of_the_official_network(name, module):
         network = backbones.build(entry.backbone, image_size=entry.image_size, **entry.settings)
     ports = LAYOUTS[name].ports(network)
     own = [port.turn.to_source(np.zeros(port.variable.shape, bool)).shape for port in ports]
-    heads = ("fc", "data_lab", "model8", "model_out")
+    heads = ("fc", "data_l", "model8", "model_out")
     wanted = [shape for key, shape in shapes.items() if shape and not key.startswith(heads)]
     assert own == wanted
     assert entry.payload == 4 * sum(int(np.prod(shape)) for shape in wanted)
-    assert network.last_map == ((6, 6, 256) if name.startswith("split") else (28, 28, 512))
+    assert network.last_map == ((28, 28, 512) if name == "colorization_caffe" else (6, 6, 256))
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("splitbrain_caffe", {"data_lab.0": None}, "'data_lab' and 'conv1'.*without data_lab.0"),
-        ("splitbrain_caffe", {"data_lab.1": np.zeros(2)}, r"three channels.*\(3,\), \(2,\)"),
+        ("splitbrain_caffe", {"data_lab.1": np.zeros(2)}, r"'conv1' sees, 3.*\(3,\), \(2,\)"),
+        (
+            "colorization_alexnet_caffe",
+            {"data_l.0": None},
+            "'data_l' and 'conv1'.*without data_l.0",
+        ),
         ("splitbrain_caffe", {"conv3.0": np.zeros((12, 4, 3, 3))}, r"shape \(12, 8, 3, 3\)"),
         ("colorization_caffe", {"conv1_2norm.2": None}, "one factor in the layer 'conv1_2norm'"),
         ("colorization_caffe", {"conv6_1norm.2": np.zeros(2)}, r"\(10,\), \(10,\), \(2,\)"),
@@ -152,6 +162,7 @@ def test_what_is_not_the_file_is_refused(name, change, message):
     [
         ("splitbrain_caffe", {"ceil_pool": False}),
         ("splitbrain_caffe", {"first_border": 2}),
+        ("colorization_alexnet_caffe", {"first_norm": 1}),
         ("colorization_caffe", {"dilations": [1] * 7}),
         ("colorization_caffe", {"norm_affine": True}),
         ("colorization_torch", {"halved": 2}),

@@ -23,13 +23,21 @@ def lab(images):
     return torch.tensor(stacked, dtype=torch.float32)
 
 
-class SplitBrain(nn.Module):
-    """Takes Lab as it is, L in [0, 100]; pools round the size of the map up. fc6 and fc7 lie in the file only."""
+class CaffeAlexNet(nn.Module):
+    """Takes Lab as it is, L in [0, 100], or L alone; pools round the size of the map up; fc6 and fc7 are in the file.
+
+    The first layer, `data_lab` or `data_l`, has a factor and an offset for each channel.
+    """
 
     def __init__(self, f, factor=(1.0, 1.0, 1.0), offset=(-50.0, 0.0, 0.0)):
         super().__init__()
-        self.data_lab = nn.Conv2d(3, 3, 1, groups=3)
-        channels = 3
+        channels = len(factor)
+        self.first = "data_lab" if channels == 3 else "data_l"
+        center = nn.Conv2d(channels, channels, 1, groups=channels)
+        with torch.no_grad():
+            center.weight.copy_(torch.tensor(factor).view(-1, 1, 1, 1))
+            center.bias.copy_(torch.tensor(offset))
+        setattr(self, self.first, center)
         for number, (size, stride, pad, groups) in enumerate(ALEXNET_SHAPES, start=1):
             after = f[number - 1]
             conv = nn.Conv2d(channels, after, size, stride, pad, groups=groups)
@@ -37,12 +45,10 @@ class SplitBrain(nn.Module):
             channels = after
         self.fc6 = nn.Conv2d(channels, 5, 6, padding=5, dilation=2)
         self.fc7 = nn.Conv2d(5, 5, 1)
-        with torch.no_grad():
-            self.data_lab.weight.copy_(torch.tensor(factor).view(3, 1, 1, 1))
-            self.data_lab.bias.copy_(torch.tensor(offset))
 
-    def forward(self, x):
-        x, maps = self.data_lab(x), []
+    def forward(self, lab):
+        center = getattr(self, self.first)
+        x, maps = center(lab[:, : center.in_channels]), []
         for number in range(1, 6):
             maps.append(x := F.relu(getattr(self, f"conv{number}")(x)))
             if number in (1, 2, 5):
@@ -68,8 +74,8 @@ class Colorization(nn.Module):
         self.model8 = nn.Sequential(nn.ConvTranspose2d(channels, 6, 4, 2, 1), nn.ReLU())
         self.model_out = nn.Conv2d(6, 2, 1, bias=False)
 
-    def forward(self, lightness):
-        x, maps = (lightness - 50.0) / self.scale, []
+    def forward(self, lab):
+        x, maps = (lab[:, :1] - 50.0) / self.scale, []
         for number, count in enumerate(self.blocks, start=1):
             for index, layer in enumerate(getattr(self, f"model{number}")):
                 x = layer(x)

@@ -258,6 +258,11 @@ def test_a_file_without_head_says_so(tmp_path, monkeypatch):
             {"fc6": [np.zeros((3, 4, 6, 6)), ZERO], "fc7": [np.zeros((3, 3, 1, 1)), ZERO]},
         ),
         (
+            "colorization_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO]},
+        ),
+        (
             "colorization_vgg_norebal",
             {"blocks": (1, 2, 1, 1, 1, 1, 1), "filters": (4,) * 7},
             {"data_l_meansub": [ZERO[:1], ZERO[:1]], "conv8_313": [np.zeros((3, 4, 1, 1)), ZERO]},

@@ -10,15 +10,24 @@ from keras_ssl.zoo.sources.common import one_file
 _PLAIN = "http://eecs.berkeley.edu/~rich.zhang/projects/"
 _PROJECTS = "https://people.eecs.berkeley.edu/~rich.zhang/projects/"  # of richzhang/splitbrainauto `README.md`
 _SPLIT_BRAIN = "2017_splitbrain/files/models/model_splitbrainauto_clcl"
-_COLORIZATION = _PLAIN + "2016_colorization/files/demo_v2/colorization_release_v2"
-# Convolutions: filters, and kernel size squared times channels that each of them sees.
-_ALEXNET = ((96, 363), (256, 1200), (384, 2304), (384, 1728), (256, 1728))
+_COLORIZATION = (
+    _PLAIN + "2016_colorization/files/demo_v2/"
+)  # `models/fetch_*.sh` of richzhang/colorization
+_SETTINGS = {
+    "first_border": 0,
+    "groups": (1, 2, 1, 2, 2),
+    "first_norm": 6,
+    "ceil_pool": True,
+}
+# Convolutions after the first: filters, and kernel size squared times channels that each of them sees.
+_ALEXNET = ((256, 1200), (384, 2304), (384, 1728), (256, 1728))
 _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512), (3, 512), (3, 512))
 
 
 def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
     yield from _split_brain()
+    yield from _colorization_alexnet()
     yield from _colorization()
 
 
@@ -39,20 +48,42 @@ def _split_brain() -> Iterator[Published]:
             "splitbrain_caffe",
             "mit",
             one_file(*(f"{base}{_SPLIT_BRAIN}{tail}.caffemodel" for base in (_PROJECTS, _PLAIN))),
-            settings={
-                "first_border": 0,
-                "groups": (1, 2, 1, 2, 2),
-                "first_norm": 6,
-                "ceil_pool": True,
-                "lab": True,
-            },
+            settings={**_SETTINGS, "lab": True},
             image_size=227,
             container="caffemodel",
             preprocessing="lab",
-            payload=4 * sum(filters * (seen + 1) for filters, seen in _ALEXNET),
+            payload=_alexnet_payload(3),
+            notes=(note, _POOLED),
+            unverified=("the resize before the crop", "which other layers the file holds"),
+        )
+
+
+def _colorization_alexnet() -> Iterator[Published]:
+    for name, tail, note in (
+        (
+            "colorization_alexnet",
+            "_rs",
+            "Rescaled (Krähenbühl et al., 2016), as the authors probe it.",
+        ),
+        ("colorization_alexnet_unscaled", "", "Not rescaled."),
+    ):
+        yield Published(
+            name,
+            "colorization",
+            "colorization",
+            "alexnet",
+            "colorization_alexnet_caffe",
+            "not-stated",
+            one_file(f"{_COLORIZATION}alexnet_release_450000_nobn{tail}.caffemodel"),
+            settings={**_SETTINGS, "lightness": True},
+            image_size=227,
+            container="caffemodel",
+            preprocessing="lightness",
+            payload=_alexnet_payload(1),
             notes=(
-                note,
-                "Features are the mean of the map after the last pool; fc6 and fc7 are left out.",
+                f"Batch-norm is absorbed in the convolutions. {note}",
+                _POOLED,
+                "The address is not encrypted.",
             ),
             unverified=("the resize before the crop", "which other layers the file holds"),
         )
@@ -70,7 +101,7 @@ def _colorization() -> Iterator[Published]:
             "vgg_dilated",
             "colorization_caffe",
             "not-stated",
-            one_file(f"{_COLORIZATION}{tail}.caffemodel"),
+            one_file(f"{_COLORIZATION}colorization_release_v2{tail}.caffemodel"),
             container="caffemodel",
             preprocessing="lightness_square",
             payload=_vgg_payload(affine=False),
@@ -97,10 +128,17 @@ def _colorization() -> Iterator[Published]:
     )
 
 
+_POOLED = "Features are the mean of the map after the last pool; fc6 and fc7 are left out."
 _FEATURES = (
     "Features are the mean of the map before it is enlarged to predict colors, a choice of this library; the layers "
     "after it are left out."
 )
+
+
+def _alexnet_payload(channels: int) -> int:
+    """Returns the bytes of kernels and biases in float32."""
+    first = 96, 11 * 11 * channels
+    return 4 * sum(filters * (seen + 1) for filters, seen in (first, *_ALEXNET))
 
 
 def _vgg_payload(affine: bool) -> int:
