@@ -1,4 +1,4 @@
-"""RegNetY, AlexNet, VGG, XCiT and ConvNeXt as backbones: they train, in every precision, and say what is wrong."""
+"""Convolutional backbones and XCiT: they train, in every precision, and say what is wrong."""
 
 import keras
 import numpy as np
@@ -25,6 +25,9 @@ NETWORKS = {
     "vgg": lambda **kw: backbones.VGG((1, 2), filters=(4, 8), **{"image_size": 16, **kw}),
     "vgg_dilated": lambda **kw: backbones.DilatedVGG(
         (1, 2, 1), filters=(4, 6, 8), halved=2, dilations=(1, 1, 2), **{"image_size": 16, **kw}
+    ),
+    "preact": lambda **kw: backbones.PreActResNet(
+        (1, 2), filters=(4, 6), **{"image_size": 32, **kw}
     ),
     "xcit": lambda **kw: backbones.XCiT(
         8, 2, 2, patch_size=4, drop_path=0.3, **{"image_size": 16, **kw}
@@ -102,7 +105,7 @@ def test_a_clone_trains_the_same_with_and_without_recomputation(kind):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg_dilated", "preact", "xcit", "convnext"])
 def test_half_precision_keeps_float32_weights_and_nearly_the_numbers(kind, policy):
     wide, half = NETWORKS[kind](), NETWORKS[kind](dtype=policy)
     for target, source in zip(half.variables, wide.variables, strict=True):
@@ -187,7 +190,7 @@ def test_drops_follow_the_keys():
             network(x, training=True)
 
 
-@pytest.mark.parametrize("kind", ["alexnet_dense", "xcit"])
+@pytest.mark.parametrize("kind", ["alexnet_dense", "alexnet_lab", "vgg_dilated", "preact", "xcit"])
 def test_a_saved_model_loads_with_its_weights(kind, tmp_path):
     network = NETWORKS[kind]()
     network.save(tmp_path / "network.keras")
@@ -205,7 +208,7 @@ def test_dropout_keeps_the_mean():
 
 
 @pytest.mark.parametrize(
-    "kind", ["regnet", "alexnet", "alexnet_lab", "vgg", "vgg_dilated", "convnext"]
+    "kind", ["regnet", "alexnet", "alexnet_lab", "vgg", "vgg_dilated", "preact", "convnext"]
 )
 def test_a_traced_convnet_takes_any_size(kind):
     """As an exported one does: height and width are not known while it is traced."""

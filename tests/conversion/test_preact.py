@@ -73,34 +73,6 @@ def test_every_shape_of_the_official_network():
     assert network.feature_dim == 512
 
 
-def test_gradients_reach_every_variable_and_recomputation_changes_none():
-    import tensorflow as tf
-
-    plain = backbones.PreActResNet((1, 2), filters=(4, 6), image_size=32, dtype="float64")
-    again = backbones.PreActResNet.from_config({**plain.get_config(), "recompute": True})
-    rng, found = np.random.default_rng(0), []
-    for target, source in zip(again.variables, plain.variables, strict=True):
-        source.assign(source + rng.uniform(0.0, 0.3, source.shape))
-        target.assign(source)
-    for network in (plain, again):
-        with tf.GradientTape() as tape:
-            h = network(IMAGES.astype("float64"), training=True)["features"]
-            loss = tf.reduce_sum(h**2 * np.linspace(-1, 1, 6))
-        gradients = tape.gradient(loss, [v.value for v in network.trainable_variables])
-        found.append([g.numpy() for g in gradients])
-    for one, two in zip(*found, strict=True):
-        assert np.abs(one).max() > 1e-9
-        np.testing.assert_allclose(two, one, atol=1e-12)
-
-
-def test_a_traced_network_takes_any_size():
-    import tensorflow as tf
-
-    network = preact_rows.network()
-    free = tf.function(network, input_signature=[tf.TensorSpec((None, None, None, 3))])
-    np.testing.assert_allclose(free(IMAGES)["map"], network(IMAGES)["map"], rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

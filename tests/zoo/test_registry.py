@@ -151,7 +151,10 @@ def test_payload_by_hand():
 
 def test_small_entries_build_and_run():
     image = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
-    for name in ("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"):
+    for name in (
+        *("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"),
+        *("splitbrain_alexnet", "colorization_alexnet"),
+    ):
         features = build_network(TABLE[name])(image)["features"]
         assert features.shape == (1, 256) and np.ptp(features) > 0
 
