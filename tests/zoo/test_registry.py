@@ -100,6 +100,17 @@ def test_facts(name):
     assert (entry.files[0].name, entry.epochs, entry.metrics["linear"]) == FACTS[name]
 
 
+def test_what_is_done_to_the_colors_is_on_the_card():
+    for name, inside in (
+        ("splitbrain_alexnet", "Inside the encoder: CIE Lab is made of the image, and 50"),
+        ("colorization_vgg", "Inside the encoder: the L channel of CIE Lab"),
+        ("vissl_colorization_alexnet_in1k", "Inside the encoder: the L channel of CIE Lab"),
+        ("rotnet_alexnet", "Inside the encoder: subtract (0.485, 0.456, 0.406), divide"),
+        ("simclr_v1_rn50", "No mean and no deviation"),
+    ):
+        assert inside in zoo.card(name) and zoo.card(name).count("nside the encoder") <= 1
+
+
 def test_traps_that_give_no_error_of_shape():
     """Settings that no tensor's shape shows, and without which features are wrong."""
     assert TABLE["moco_v3_vits16"].settings["num_heads"] == 12

@@ -227,7 +227,7 @@ def _local_aggregation() -> Published:
         payload=4 * 11_186_624,  # counted in the network
         notes=(
             "A checkpoint from before the end of the training, the authors say.",
-            "The file also holds a memory bank of about 660 MB.",
+            "The authors' code saves a memory bank of about 660 MB with the network.",
         ),
         unverified=(
             "that the file has version 2 of the network, the default of the authors' code; another is refused",
