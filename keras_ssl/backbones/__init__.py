@@ -9,6 +9,8 @@ from keras_ssl.backbones.adapters import LIBRARIES, AdaptedBackbone
 from keras_ssl.backbones.alexnet import AlexNet
 from keras_ssl.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from keras_ssl.backbones.convnext import ConvNeXt
+from keras_ssl.backbones.dilated import DilatedVGG
+from keras_ssl.backbones.preact import PreActResNet
 from keras_ssl.backbones.projection import EncoderWithHead, ProjectionHead
 from keras_ssl.backbones.regnet import RegNet
 from keras_ssl.backbones.resnet import ResNet
@@ -33,6 +35,8 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     "resnet152": (ResNet, {"blocks": (3, 8, 36, 3)}),
     # He et al., 2016, "Identity mappings", for the depth; the blocks are those of the others
     "resnet200": (ResNet, {"blocks": (3, 24, 36, 3)}),
+    # He et al., 2016, "Identity mappings", with the blocks of resnet18
+    "resnet18_preact": (PreActResNet, {"blocks": (2, 2, 2, 2)}),
     # ours: one basic block a stage, for one laptop core
     "resnet_mini": (
         ResNet,
@@ -79,6 +83,8 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     # Krizhevsky et al., 2012; Simonyan and Zisserman, 2015, table 1, D
     "alexnet": (AlexNet, {}),
     "vgg16": (VGG, {"blocks": (2, 2, 3, 3, 3)}),
+    # Zhang et al., 2016 (colorization)
+    "vgg_dilated": (DilatedVGG, {}),
     # El-Nouby et al., 2021, table 1
     "xcit_small_12": (XCiT, {"width": 384, "depth": 12, "num_heads": 8, "layer_scale": 1.0}),
     "xcit_medium_24": (XCiT, {"width": 512, "depth": 24, "num_heads": 8, "layer_scale": 1e-5}),
@@ -142,8 +148,10 @@ __all__ = [
     "AlexNet",
     "Backbone",
     "ConvNeXt",
+    "DilatedVGG",
     "RegNet",
     "EncoderWithHead",
+    "PreActResNet",
     "ProjectionHead",
     "ResNet",
     "ViT",

@@ -43,7 +43,8 @@ class Backbone(keras.Model):
     Attributes: `feature_dim`, `image_size` (the size it was built for), `mean`, `std`, `replica_exact` (False
     if it draws random numbers that depend on more than the sample), `recompute` (whether blocks are computed again
     in the backward pass; may be set at any time before the step is compiled), `lightness` (whether the network sees
-    L - 50 of CIE Lab, one channel, instead of the normalized colors; `mean` and `std` are None then).
+    L - 50 of CIE Lab, one channel, instead of the normalized colors; `mean` and `std` are None then), `lab` (likewise,
+    with a and b).
 
     All weights exist after construction; `Class.from_config(backbone.get_config())` is a new network of the
     same form.
@@ -57,7 +58,7 @@ class Backbone(keras.Model):
     OUTPUTS: tuple[str, ...] = ("features", "layers")
     replica_exact = True
     recompute = False
-    lightness = False
+    lightness = lab = False
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Backbone(keras.Model):
                 part.trainable = False
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns `(images - mean) / std`, with `lightness` L - 50 of CIE Lab, in at least float32.
+        """Returns `(images - mean) / std`; L - 50 of CIE Lab with `lightness`, a and b too with `lab`; at least float32.
 
         Args:
             images: float `(batch, height, width, 3)`, RGB in [0, 1].
@@ -95,8 +96,10 @@ class Backbone(keras.Model):
             ValueError: if the images are integers or do not have three channels.
         """
         images = self._checked(images)
-        if self.lightness:
-            return rgb_to_lab(images)[..., :1] - 50.0
+        if self.lightness or self.lab:
+            lab = rgb_to_lab(images)
+            centered = lab[..., :1] - 50.0
+            return tf.concat([centered, lab[..., 1:]], axis=-1) if self.lab else centered
         mean, std = (tf.constant(value, images.dtype) for value in (self.mean, self.std))
         return (images - mean) / std
 

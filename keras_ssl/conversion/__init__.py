@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from keras_ssl.conversion import plain
+from keras_ssl.conversion import color, plain
 from keras_ssl.conversion.byol import BYOL_HAIKU
 from keras_ssl.conversion.convnext import DINOV3_CONVNEXT
 from keras_ssl.conversion.engine import Layout, Port, Turn, convert, extract, weights_digest
 from keras_ssl.conversion.heads import HEAD_LAYOUTS, HEADS, build_head, read_head
+from keras_ssl.conversion.preact import LOCAL_AGGREGATION_TF1
 from keras_ssl.conversion.regnet import VISSL_REGNET
 from keras_ssl.conversion.simclr import SIMCLR_TF1, SIMCLR_TF1_EMA, SIMCLR_TF2
 from keras_ssl.conversion.torchvision import TORCHVISION_RESNET, VISSL_RESNET_COLORIZATION
@@ -24,8 +25,10 @@ LAYOUTS: dict[str, Layout] = {
     "vissl_regnet": VISSL_REGNET,
     "dinov3_convnext": DINOV3_CONVNEXT,
     "xcit": XCIT,
+    "local_aggregation_tf1": LOCAL_AGGREGATION_TF1,
     **{layout.name: layout for layout in (TIMM_VIT, DINOV2, DINOV3)},
     **plain.LAYOUTS,
+    **color.LAYOUTS,
     **HEAD_LAYOUTS,
 }
 

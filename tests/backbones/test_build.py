@@ -15,9 +15,9 @@ def test_names():
         *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 200)),
         *(f"vit_{size}" for size in ("tiny", "small", "base", "large", "huge", "giant", "mini")),
         *(f"vit_{size}" for size in ("small_plus", "large_plus", "huge_plus", "7b")),
-        "resnet_mini",
+        *("resnet_mini", "resnet18_preact"),
         *(f"regnety_{size}gf" for size in (16, 32, 64, 128, 256)),
-        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *("alexnet", "vgg16", "vgg_dilated", "xcit_small_12", "xcit_medium_24"),
         *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
     }
     assert backbones.names() == sorted(backbones.BACKBONES)

@@ -1,4 +1,4 @@
-"""RegNetY, AlexNet, VGG, XCiT and ConvNeXt as backbones: they train, in every precision, and say what is wrong."""
+"""Convolutional backbones and XCiT: they train, in every precision, and say what is wrong."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ssl import backbones, methods, optimizers, random
+from keras_ssl.backbones.units import Unit
 from keras_ssl.layers import PaddedConvolution, fourier_positions, local_response_norm
 from keras_ssl.methods import RunInfo
 
@@ -18,7 +19,16 @@ NETWORKS = {
     "alexnet_dense": lambda **kw: backbones.AlexNet(
         F, sobel=True, dense=(6, 10), **{"image_size": 64, "dropout": 0.5, **kw}
     ),
+    "alexnet_lab": lambda **kw: backbones.AlexNet(
+        F, first_border=0, first_norm=6, ceil_pool=True, lab=True, **{"image_size": 80, **kw}
+    ),
     "vgg": lambda **kw: backbones.VGG((1, 2), filters=(4, 8), **{"image_size": 16, **kw}),
+    "vgg_dilated": lambda **kw: backbones.DilatedVGG(
+        (1, 2, 1), filters=(4, 6, 8), halved=2, dilations=(1, 1, 2), **{"image_size": 16, **kw}
+    ),
+    "preact": lambda **kw: backbones.PreActResNet(
+        (1, 2), filters=(4, 6), **{"image_size": 32, **kw}
+    ),
     "xcit": lambda **kw: backbones.XCiT(
         8, 2, 2, patch_size=4, drop_path=0.3, **{"image_size": 16, **kw}
     ),
@@ -95,7 +105,7 @@ def test_a_clone_trains_the_same_with_and_without_recomputation(kind):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg_dilated", "preact", "xcit", "convnext"])
 def test_half_precision_keeps_float32_weights_and_nearly_the_numbers(kind, policy):
     wide, half = NETWORKS[kind](), NETWORKS[kind](dtype=policy)
     for target, source in zip(half.variables, wide.variables, strict=True):
@@ -180,7 +190,7 @@ def test_drops_follow_the_keys():
             network(x, training=True)
 
 
-@pytest.mark.parametrize("kind", ["alexnet_dense", "xcit"])
+@pytest.mark.parametrize("kind", ["alexnet_dense", "alexnet_lab", "vgg_dilated", "preact", "xcit"])
 def test_a_saved_model_loads_with_its_weights(kind, tmp_path):
     network = NETWORKS[kind]()
     network.save(tmp_path / "network.keras")
@@ -197,7 +207,9 @@ def test_dropout_keeps_the_mean():
     assert abs(dropped.mean() - 1.0) < 5 * np.sqrt(3 / 20_000)  # variance p / (1 - p) = 3
 
 
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "convnext"])
+@pytest.mark.parametrize(
+    "kind", ["regnet", "alexnet", "alexnet_lab", "vgg", "vgg_dilated", "preact", "convnext"]
+)
 def test_a_traced_convnet_takes_any_size(kind):
     """As an exported one does: height and width are not known while it is traced."""
     network = NETWORKS[kind]()
@@ -228,6 +240,46 @@ def test_groups_are_separate_convolutions_forward_and_backward(dtype):
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
     gradient = tape.gradient(loss, layer.kernel.value).numpy()
     assert np.all(gradient[..., [0, 1, 4, 5]] == 0) and np.abs(gradient[..., 2:4]).min() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_dilated_convolution_forward_and_backward(dtype):
+    """Dilation 2 with a border of 2: by loops; the gradient of the sum is the sum of what each element saw."""
+    rng = np.random.default_rng(0)
+    layer = PaddedConvolution(3, 3, border=2, dilation=2, use_bias=True, dtype=dtype)
+    layer.build((None, 7, 6, 2))
+    layer.bias.assign(rng.normal(size=3))
+    x, kernel = rng.normal(size=(2, 7, 6, 2)).astype(dtype), layer.kernel.numpy()
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    expected = np.zeros((2, 7, 6, 3)) + layer.bias.numpy()
+    gradient = np.zeros((3, 3, 2))
+    for i, j in np.ndindex(3, 3):
+        seen = padded[:, 2 * i : 2 * i + 7, 2 * j : 2 * j + 6]
+        expected += seen @ kernel[i, j]
+        gradient[i, j] = seen.sum((0, 1, 2))
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        loss = tf.reduce_sum(y)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    got = tape.gradient(loss, layer.kernel.value).numpy()
+    np.testing.assert_allclose(got, np.repeat(gradient[..., None], 3, -1), rtol=1e-4, atol=1e-5)
+    again = PaddedConvolution.from_config(layer.get_config())
+    assert (again.dilation_rate, again.border) == ((2, 2), 2)
+
+
+def test_a_pool_that_rounds_up_by_hand():
+    """A row of 4 has windows (0, 1, 2) and (2, 3); a row of 3 and one of 5 are covered as they are."""
+    row = tf.constant([0.0, 3.0, 1.0, 2.0, 5.0])
+    for length, up, down in (
+        (3, [3.0], [3.0]),
+        (4, [3.0, 2.0], [3.0]),
+        (5, [3.0, 5.0], [3.0, 5.0]),
+    ):
+        x = tf.tile(row[None, :length, None, None], (1, 1, 3, 1))
+        for ceil, expected in ((True, up), (False, down)):
+            unit = Unit(1, pool=(3, 2), ceil_pool=ceil, kernel_size=1, border=0)
+            assert unit.pooled(x)[0, :, 0, 0].numpy().tolist() == expected
+            assert unit.side(length) == (length, len(expected))
 
 
 def test_response_norm_by_hand_and_by_tensorflow():
@@ -267,7 +319,13 @@ def test_lightness_sees_no_color():
         (lambda: backbones.AlexNet(image_size=62), "larger images.*62 pixels"),
         (lambda: backbones.AlexNet((1, 2, 3)), "five entries"),
         (lambda: backbones.AlexNet(F, sobel=True, lightness=True), "at most one of sobel"),
+        (lambda: backbones.AlexNet(F, lab=True, lightness=True), "Received: lightness and lab"),
         (lambda: backbones.AlexNet(F, dropout=1.0), "dropout in"),
+        (lambda: backbones.DilatedVGG((1, 2)), "one number for each stage"),
+        (
+            lambda: backbones.DilatedVGG((1, 1), filters=(4, 4), halved=2, dilations=(1, 2)),
+            "dilation 1 in the stages that halve",
+        ),
         (lambda: backbones.VGG((1, 1)), "one number for each stage"),
         (lambda: backbones.RegNet((1,), (10,), 4), "`group_width` must divide `filters`"),
         (lambda: backbones.RegNet((1, 1), (8,), 4), "one number for each stage"),

@@ -7,14 +7,16 @@ to what PyTorch makes of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 import numpy as np
 import torch
 
 from keras_ssl.backbones import IMAGENET_MEAN, IMAGENET_STD
-from tests.conversion import fixtures, torch_attention, torch_convnets, torch_resnets, vit_rows
-from tests.conversion.vit_reference import tensors_of
+from keras_ssl.conversion.references import running, torch_attention, torch_resnets
+from tests.conversion import fixtures, vit_random, vit_rows
+from tests.conversion.torch_random import randomized
 
 BLOCKS, FILTERS, WIDTH = (1, 1), (4, 6), 24  # features of every encoder have length 24
 
@@ -22,31 +24,27 @@ BLOCKS, FILTERS, WIDTH = (1, 1), (4, 6), 24  # features of every encoder have le
 def resnet():
     """Returns random tensors of a small ResNet and its features in PyTorch."""
     tensors = fixtures.random_tensors(fixtures.torchvision_shapes(BLOCKS, FILTERS))
-    model = torch_resnets.filled(torch_resnets.TorchResNet(BLOCKS, FILTERS), tensors)
-    return tensors, lambda images: torch_resnets.features(model, images)["features"]
+    model = running.load_strictly(torch_resnets.ResNet(BLOCKS, FILTERS), tensors)
+    return tensors, features_of(model)
+
+
+def features_of(model):
+    """Returns the function from images in [0, 1] to the features of a module."""
+    prepared = functools.partial(running.normalized, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    run = running.torch_run(model, prepared)
+    return lambda images: run(images)["features"]
 
 
 def vit():
     reference, _ = vit_rows.pair("dino")
-
-    @torch.no_grad()
-    def features(images):
-        return reference(torch.tensor(images).permute(0, 3, 1, 2))["features"].numpy()
-
-    return tensors_of(reference), features
+    return vit_random.tensors_of(reference), features_of(reference)
 
 
 def xcit():
-    module = torch_convnets.randomized(lambda: torch_attention.XCiT(WIDTH, 1, 3, 16))
-    del module.head  # the training code puts an identity in its place
-
-    @torch.no_grad()
-    def features(images):
-        x = torch.tensor(images).permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return module((x - mean) / std)["features"].numpy()
-
-    return {key: value.numpy() for key, value in module.state_dict().items()}, features
+    module = randomized(lambda: torch_attention.XCiT(WIDTH, 1, 3, 16))
+    tensors = {key: value.numpy() for key, value in module.state_dict().items()}
+    encoder = {key: value for key, value in tensors.items() if not key.startswith("head.")}
+    return encoder, features_of(module)  # the training code puts an identity in the head's place
 
 
 def head_with_norms():

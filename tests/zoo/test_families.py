@@ -17,6 +17,7 @@ from keras_ssl.backbones import EncoderWithHead
 from keras_ssl.conversion import LAYOUTS, build_head, extract
 from keras_ssl.zoo import converting, published
 from keras_ssl.zoo.published import File
+from tests.checkpoints import makers
 
 TABLE = published.published()
 RESNET = {"blocks": (1, 1), "filters": (4, 6), "bottleneck": True}
@@ -150,6 +151,11 @@ TORCH = [
         lambda t: {"state_dict": under("module.", t | {"pred_layer.weight": ZERO})},
     ),
     ("rotnet_alexnet", {"filters": (4, 6, 6, 6, 4)}, lambda t: {"network": t}),
+    (
+        "colorization_vgg_torch",
+        {"blocks": (1,) * 7, "filters": (4,) * 7},
+        lambda t: t | {"model8.0.weight": ZERO, "model_out.weight": ZERO},
+    ),
 ]
 
 
@@ -252,6 +258,43 @@ def test_a_file_without_head_says_so(tmp_path, monkeypatch):
         zoo.load("dino_rn50", path, include="heads")
 
 
+@pytest.mark.parametrize(
+    "name, settings, more",
+    [
+        (
+            "splitbrain_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO], "fc7": [np.zeros((3, 3, 1, 1)), ZERO]},
+        ),
+        (
+            "colorization_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO]},
+        ),
+        (
+            "colorization_vgg_norebal",
+            {"blocks": (1, 2, 1, 1, 1, 1, 1), "filters": (4,) * 7},
+            {"data_l_meansub": [ZERO[:1], ZERO[:1]], "conv8_313": [np.zeros((3, 4, 1, 1)), ZERO]},
+        ),
+    ],
+)
+def test_caffemodels(name, settings, more, tmp_path, monkeypatch):
+    """Every layer of the official network with weights, in its order; others before and after."""
+    entry, network = small(name, settings, monkeypatch)
+    layers = {}
+    for key, value in extract(network, LAYOUTS[entry.layout]).items():
+        layers.setdefault(key.rpartition(".")[0], []).append(value)
+    layers |= {k: [value * 7.5 for value in v] for k, v in layers.items() if k.endswith("norm")}
+    file = makers.write_caffemodel(tmp_path / "file", {**layers, **more})
+    check(entry, network, file)
+    (tmp_path / "half").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(
+        ValueError, match=f"Expected the published file of {name}.*cut off"
+    ) as error:
+        zoo.load(name, weights=tmp_path / "half", accept_licence=True)
+    assert "\n" not in str(error.value)
+
+
 def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
     entry, network = small("simclr_v2_rn50_sk", {"blocks": (1, 1), "filters": (4, 8)}, monkeypatch)
     tensors = extract(network, LAYOUTS[entry.layout])
@@ -265,6 +308,32 @@ def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
         tensors=list(tensors.values()),
     )
     check(entry, network, tmp_path / "model.ckpt-250228.index")
+
+
+def test_a_checkpoint_of_local_aggregation(tmp_path, monkeypatch):
+    """As tfutils saves it: the network without the scope of the first card, and the memory bank beside it."""
+    small_network = {"blocks": (1, 2), "filters": (4, 6)}
+    entry, network = small("local_aggregation_rn18", small_network, monkeypatch)
+    head = build_head(entry.head, 6, widths=(5,))
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tensors |= extract(head, LAYOUTS[f"{entry.head}_head"])
+    tensors |= {f"{key}/Momentum": value for key, value in tensors.items() if "moving" not in key}
+    tensors |= {"instance/memory_bank": np.zeros((9, 5), np.float32), "global_step": np.array(7)}
+    tensors |= {"instance/cluster_labels": np.zeros((10, 9), np.int64)}
+    path = tmp_path / "checkpoint-1901710.index"
+    tf.raw_ops.SaveV2(
+        prefix=str(path.with_suffix("")),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    check(entry, network, path)
+    images = np.random.default_rng(1).random((2, 112, 112, 3), dtype=np.float32)
+    expected = EncoderWithHead(network, head)(images)["projection"]
+    loaded = zoo.load(entry.name, path, include="head", accept_licence=True)
+    np.testing.assert_allclose(loaded(images)["projection"], expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot be fetched by name.*Unpack <http.*tar -xf"):
+        zoo.load(entry.name, accept_licence=True)
 
 
 def test_a_saved_model(tmp_path, monkeypatch):

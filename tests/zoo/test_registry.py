@@ -64,7 +64,9 @@ def test_what_nobody_allowed_asks_for_consent():
     by_licence = {name: {e.source for e in ENTRIES if e.licence == name} for name in consent}
     assert {"swav", "moco", "mae", "byol", "ijepa", "simsiam"} <= by_licence["cc-by-nc-4.0"]
     assert by_licence["dinov3"] == {"dinov3"} and by_licence["seer"] == {"vissl"}
-    assert by_licence["not-stated"] == {"lightly", "npid", "vissl"}
+    assert by_licence["not-stated"] == {
+        *("colorization", "lightly", "local_aggregation", "npid", "vissl"),
+    }
     for name, licence in (
         ("vissl_jigsaw_rn50_goyal19_in1k", "not-stated"),
         ("vissl_colorization_alexnet_yfcc100m", "not-stated"),
@@ -107,6 +109,17 @@ def test_facts(name):
     assert (entry.files[0].name, entry.epochs, entry.metrics["linear"]) == FACTS[name]
 
 
+def test_what_is_done_to_the_colors_is_on_the_card():
+    for name, inside in (
+        ("splitbrain_alexnet", "Inside the encoder: CIE Lab is made of the image, and 50"),
+        ("colorization_vgg", "Inside the encoder: the L channel of CIE Lab"),
+        ("vissl_colorization_alexnet_in1k", "Inside the encoder: the L channel of CIE Lab"),
+        ("rotnet_alexnet", "Inside the encoder: subtract (0.485, 0.456, 0.406), divide"),
+        ("simclr_v1_rn50", "No mean and no deviation"),
+    ):
+        assert inside in zoo.card(name) and zoo.card(name).count("nside the encoder") <= 1
+
+
 def test_traps_that_give_no_error_of_shape():
     """Settings that no tensor's shape shows, and without which features are wrong."""
     assert TABLE["moco_v3_vits16"].settings["num_heads"] == 12
@@ -134,6 +147,7 @@ FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2
         "sela_rn18_1k",
         "dinov2_vits14_reg",
         "vissl_colorization_rn50_goyal19_in1k",
+        "local_aggregation_rn18",
         *(pytest.param(name, marks=pytest.mark.slow) for name in FULL),
     ],
 )
@@ -160,7 +174,10 @@ def test_payload_by_hand():
 
 def test_small_entries_build_and_run():
     image = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
-    for name in ("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"):
+    for name in (
+        *("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"),
+        *("splitbrain_alexnet", "colorization_alexnet"),
+    ):
         features = build_network(TABLE[name])(image)["features"]
         assert features.shape == (1, 256) and np.ptp(features) > 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from keras_ssl.zoo.published import Published
 from keras_ssl.zoo.sources import (
     byol,
+    color,
     dinov2,
     dinov3,
     lightly,
@@ -30,6 +31,7 @@ FAMILIES = (
     byol,
     vissl,
     pretext,
+    color,
     lightly,
 )
 
