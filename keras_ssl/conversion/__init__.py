@@ -9,6 +9,7 @@ from keras_ssl.conversion.engine import Layout, Port, Turn, convert, extract, we
 from keras_ssl.conversion.heads import HEAD_LAYOUTS, HEADS, build_head, read_head
 from keras_ssl.conversion.regnet import VISSL_REGNET
 from keras_ssl.conversion.simclr import SIMCLR_TF1, SIMCLR_TF1_EMA, SIMCLR_TF2
+from keras_ssl.conversion.swin import SWIN
 from keras_ssl.conversion.torchvision import TORCHVISION_RESNET
 from keras_ssl.conversion.vit import DINOV2, DINOV3, TIMM_VIT
 from keras_ssl.conversion.xcit import XCIT
@@ -23,6 +24,7 @@ LAYOUTS: dict[str, Layout] = {
     "vissl_regnet": VISSL_REGNET,
     "dinov3_convnext": DINOV3_CONVNEXT,
     "xcit": XCIT,
+    "swin": SWIN,
     **{layout.name: layout for layout in (TIMM_VIT, DINOV2, DINOV3)},
     **plain.LAYOUTS,
     **HEAD_LAYOUTS,

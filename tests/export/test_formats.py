@@ -237,7 +237,7 @@ def test_layouts_by_the_form_of_the_network():
 def test_other_networks_have_no_names_in_pytorch(tmp_path):
     inputs = keras.Input((8, 8, 3))
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    with pytest.raises(ValueError, match="Expected a ResNet or a ViT of this library"):
+    with pytest.raises(ValueError, match="Expected a ResNet, a ViT or a Swin of this library"):
         export.write_for_torch(network, tmp_path / "x")
     with pytest.raises(ValueError, match="`container` must be one of"):
         export.write_for_torch(encoder_for_torch("vit"), tmp_path / "x", container="zip")
