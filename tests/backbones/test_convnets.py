@@ -26,7 +26,7 @@ NETWORKS = {
         (1, 2), (4, 8), drop_path=0.3, layer_scale=0.5, **{"image_size": 16, **kw}
     ),
     "swin": lambda **kw: backbones.Swin(
-        4, (1, 2), (1, 2), patch_size=2, window_size=2, drop_path=0.3, **{"image_size": 16, **kw}
+        4, (1, 2), (1, 2), patch_size=2, window_size=2, drop_path=0.2, **{"image_size": 16, **kw}
     ),
 }
 

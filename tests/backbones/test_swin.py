@@ -131,11 +131,26 @@ def gradients(network, x, keys):
     return loss, tape.gradient(loss, [v.value for v in network.trainable_variables])
 
 
-def test_compiled_is_traced():
-    """Forward and backward by XLA: rolled, padded and merged maps, biases, masks, drop-path."""
+def to_compile():
+    """Returns a network, images for maps of 7 x 9 and 4 x 5, and keys."""
     network = backbones.Swin(4, (2, 1), (1, 2), window_size=3, drop_path=0.3, image_size=28)
-    x = noise(3, 28, 36, 3)  # maps of 7 x 9 and 4 x 5
-    keys = random.sample_keys(0, tf.range(3, dtype=tf.int64))
+    return network, noise(3, 28, 36, 3), random.sample_keys(0, tf.range(3, dtype=tf.int64))
+
+
+def test_compiled_is_eager():
+    """By XLA: rolled, padded and merged maps, biases, masks, drop-path."""
+    network, x, keys = to_compile()
+
+    def run(x):
+        return network(x, training=True, keys=keys)["map"]
+
+    fast = tf.function(run, jit_compile=True, autograph=False)(x)
+    np.testing.assert_allclose(fast, run(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_traced_ones():
+    network, x, keys = to_compile()
     run = [
         tf.function(gradients, jit_compile=jit, autograph=False)(network, x, keys)
         for jit in (False, True)
