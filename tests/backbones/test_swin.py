@@ -174,21 +174,29 @@ def test_gradients_in_bfloat16_are_finite_and_nearly_those_of_float32():
     assert cosine > 0.99
 
 
-def test_logits_and_bias_are_added_in_float32():
-    """A bias of 1/512 beside 1 would be lost in bfloat16; with queries of 0 it decides alone."""
+def test_bias_and_softmax_are_in_float32():
+    """Biases of 1 + i / 512 are nearly all the same in bfloat16; with queries of 0 they decide alone."""
     layer = WindowBlock(2, 1, 2, dtype="mixed_bfloat16")
     layer.build((None, 2, 2, 2))
     layer.qkv.kernel.assign(layer.qkv.kernel * 0.0)
-    table = np.full((9, 1), 1.0) + np.arange(9)[:, None] / 512
+    table = 1.0 + np.arange(9)[:, None] / 512
     layer.bias_table.assign(table)
-    _, weights = super(WindowBlock, layer)._attention(
-        tf.zeros((1, 4, 2), tf.bfloat16), None, layer._bias((2, 2))
-    )
-    assert layer._bias((2, 2)).dtype == tf.float32
-    exact = np.exp(table[relative_positions(2)][..., 0])
+    seen, original = [], layer._bias
+    layer._bias = lambda grid: seen.append(original(grid)) or seen[-1]
+    layer(tf.zeros((1, 2, 2, 2), tf.bfloat16))
+    expected = table[relative_positions(2)][None, None, ..., 0]
+    assert seen[0].dtype == tf.float32
+    np.testing.assert_allclose(seen[0], expected, rtol=1e-6)
+    _, weights = super(WindowBlock, layer)._attention(tf.zeros((1, 4, 2)), None, 20.0 * seen[0])
+    exact = np.exp(20.0 * expected)
     exact /= exact.sum(-1, keepdims=True)
-    np.testing.assert_allclose(np.asarray(weights[0, 0], "float32"), exact, atol=1e-3)
-    assert len(np.unique(np.asarray(layer._bias((2, 2))))) == 9
+    np.testing.assert_allclose(np.asarray(weights, "float32"), exact, rtol=2**-8)  # rounded once
+
+
+def test_drop_path_grows_over_all_stages():
+    """0.3 over six blocks: 0, 0.06, ... 0.3, as the authors' linspace."""
+    rates = [block.drop_path for stage in swin(drop_path=0.3).stages for block in stage]
+    np.testing.assert_allclose(rates, np.linspace(0, 0.3, 6))
 
 
 def test_flags_of_a_run():
