@@ -143,7 +143,10 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [name if "tiny" in name else pytest.param(name, marks=pytest.mark.slow) for name in SIZES],
+)
 def test_every_shape_of_the_published_sizes(name):
     window, parameters = SIZES[name]
     with keras.StatelessScope(initialize_variables=False):  # shapes without values

@@ -10,13 +10,15 @@ from tests.conversion.torch_convnets import Outputs
 
 def distances(window):
     """Row of the table for each pair of places: rows between them first, both counted from -(window - 1)."""
-    index = torch.zeros(window**2, window**2, dtype=torch.int64)
-    for query in range(window**2):
-        for key in range(window**2):
-            down = query // window - key // window
-            right = query % window - key % window
-            index[query, key] = (down + window - 1) * (2 * window - 1) + right + window - 1
-    return index
+    places = [divmod(place, window) for place in range(window**2)]
+    rows = [
+        [
+            (below - row + window - 1) * (2 * window - 1) + (beside - column + window - 1)
+            for row, column in places
+        ]
+        for below, beside in places
+    ]
+    return torch.tensor(rows)
 
 
 class WindowAttention(nn.Module):
