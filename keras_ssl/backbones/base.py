@@ -87,7 +87,7 @@ class Backbone(keras.Model):
                 part.trainable = False
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns `(images - mean) / std`; L - 50 of CIE Lab with `lightness`, a and b too with `lab`; at least float32.
+        """Returns `(images - mean) / std`, or L - 50 of CIE Lab, or that with a and b; in at least float32.
 
         Args:
             images: float `(batch, height, width, 3)`, RGB in [0, 1].

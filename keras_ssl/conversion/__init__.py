@@ -10,6 +10,7 @@ from keras_ssl.conversion.heads import HEAD_LAYOUTS, HEADS, build_head, read_hea
 from keras_ssl.conversion.preact import LOCAL_AGGREGATION_TF1
 from keras_ssl.conversion.regnet import VISSL_REGNET
 from keras_ssl.conversion.simclr import SIMCLR_TF1, SIMCLR_TF1_EMA, SIMCLR_TF2
+from keras_ssl.conversion.swin import SWIN
 from keras_ssl.conversion.torchvision import TORCHVISION_RESNET, VISSL_RESNET_COLORIZATION
 from keras_ssl.conversion.vit import DINOV2, DINOV3, TIMM_VIT
 from keras_ssl.conversion.xcit import XCIT
@@ -26,6 +27,7 @@ LAYOUTS: dict[str, Layout] = {
     "dinov3_convnext": DINOV3_CONVNEXT,
     "xcit": XCIT,
     "local_aggregation_tf1": LOCAL_AGGREGATION_TF1,
+    "swin": SWIN,
     **{layout.name: layout for layout in (TIMM_VIT, DINOV2, DINOV3)},
     **plain.LAYOUTS,
     **color.LAYOUTS,

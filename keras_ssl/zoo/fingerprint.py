@@ -8,7 +8,7 @@ import numpy as np
 from keras_ssl.zoo.published import Published
 
 FEATURES = 16  # of the fixed image, in the certificate
-_ANY_SIZE = ("resnet", "vit", "regnet", "xcit", "convnext")
+_ANY_SIZE = ("resnet", "vit", "regnet", "xcit", "convnext", "swin")
 
 
 def fixed_image(size: int) -> np.ndarray:

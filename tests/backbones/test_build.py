@@ -19,6 +19,12 @@ def test_names():
         *(f"regnety_{size}gf" for size in (16, 32, 64, 128, 256)),
         *("alexnet", "vgg16", "vgg_dilated", "xcit_small_12", "xcit_medium_24"),
         *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
+        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *(
+            f"{kind}_{size}"
+            for kind in ("convnext", "swin")
+            for size in ("tiny", "small", "base", "large")
+        ),
     }
     assert backbones.names() == sorted(backbones.BACKBONES)
 
@@ -32,6 +38,8 @@ def test_names():
         ("resnet200", {"blocks": (3, 24, 36, 3)}),
         ("vit_large", {"width": 1024, "depth": 24, "num_heads": 16}),
         ("vit_huge", {"width": 1280, "depth": 32, "num_heads": 16}),
+        ("swin_base", {"width": 128, "blocks": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}),
+        ("swin_large", {"width": 192, "blocks": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)}),
         ("vit_giant", {"width": 1536, "depth": 40, "num_heads": 24, "ffn": "swiglu"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Convolutional backbones and XCiT: they train, in every precision, and say what is wrong."""
+"""Convolutional backbones, XCiT and Swin: they train, in every precision, and say what is wrong."""
 
 import keras
 import numpy as np
@@ -34,6 +34,9 @@ NETWORKS = {
     ),
     "convnext": lambda **kw: backbones.ConvNeXt(
         (1, 2), (4, 8), drop_path=0.3, layer_scale=0.5, **{"image_size": 16, **kw}
+    ),
+    "swin": lambda **kw: backbones.Swin(
+        4, (1, 2), (1, 2), patch_size=2, window_size=2, drop_path=0.2, **{"image_size": 16, **kw}
     ),
 }
 
@@ -105,7 +108,9 @@ def test_a_clone_trains_the_same_with_and_without_recomputation(kind):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg_dilated", "preact", "xcit", "convnext"])
+@pytest.mark.parametrize(
+    "kind", ["regnet", "alexnet", "vgg_dilated", "preact", "xcit", "convnext", "swin"]
+)
 def test_half_precision_keeps_float32_weights_and_nearly_the_numbers(kind, policy):
     wide, half = NETWORKS[kind](), NETWORKS[kind](dtype=policy)
     for target, source in zip(half.variables, wide.variables, strict=True):
@@ -139,13 +144,13 @@ def moves_every_kernel(network, method, local_size=None, step=lambda model: mode
 SIMCLR = {"projection_dim": 8, "hidden_dim": 8}
 
 
-@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_simclr_moves_every_kernel(kind):
     moves_every_kernel(NETWORKS[kind](), methods.SimCLR, **SIMCLR)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_dino_with_local_views_moves_every_kernel(kind):
     size, local_size = (80, 64) if kind == "alexnet" else (16, 8)
     small = {"num_prototypes": 12, "hidden_dim": 8, "bottleneck_dim": 6}
@@ -154,7 +159,7 @@ def test_a_step_of_dino_with_local_views_moves_every_kernel(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_byol_and_one_of_swav_move_every_kernel(kind):
     small, local_size = (
         {"hidden_dim": 8, "projection_dim": 6},
@@ -166,7 +171,7 @@ def test_a_step_of_byol_and_one_of_swav_move_every_kernel(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "xcit"])
+@pytest.mark.parametrize("kind", ["regnet", "xcit", "swin"])
 def test_xla_compiles_a_step(kind):
     """Grouped convolutions, gates, drop-path by keys and both kinds of attention, forward and backward."""
 
@@ -178,7 +183,7 @@ def test_xla_compiles_a_step(kind):
 
 def test_drops_follow_the_keys():
     """Dropout and drop-path depend on the key of the sample only; without keys they are refused."""
-    for kind in ("alexnet_dense", "xcit", "convnext"):
+    for kind in ("alexnet_dense", "xcit", "convnext", "swin"):
         network = NETWORKS[kind]()
         x = np.repeat(pictures(network, 1), 12, axis=0)
         mixed = tf.concat([tf.repeat(keys(1), 4, axis=0), keys(8)], 0)
@@ -190,7 +195,9 @@ def test_drops_follow_the_keys():
             network(x, training=True)
 
 
-@pytest.mark.parametrize("kind", ["alexnet_dense", "alexnet_lab", "vgg_dilated", "preact", "xcit"])
+@pytest.mark.parametrize(
+    "kind", ["alexnet_dense", "alexnet_lab", "vgg_dilated", "preact", "xcit", "swin"]
+)
 def test_a_saved_model_loads_with_its_weights(kind, tmp_path):
     network = NETWORKS[kind]()
     network.save(tmp_path / "network.keras")
@@ -360,5 +367,8 @@ def test_names_build_at_small_sizes():
         assert backbones.build("xcit_small_12", image_size=32).patch_size == 4
         assert backbones.build("xcit_small_12").patch_size == 16
         assert backbones.build("convnext_tiny", image_size=32).feature_dim == 768
+        for size, patch, window in ((32, 2, 4), (64, 2, 4), (65, 4, 7), (None, 4, 7)):
+            swin = backbones.build("swin_tiny", image_size=size)
+            assert (swin.patch_size, swin.settings["window_size"]) == (patch, window)
         assert backbones.build("vgg16", image_size=32).last_map == (1, 1, 512)
         assert backbones.build("alexnet").last_map == (6, 6, 256)

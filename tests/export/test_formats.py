@@ -129,14 +129,21 @@ def test_onnx(make_encoder, kind, pictures, tmp_path):
     assert "operator set 17" in lines[0] and "smallest 1.0000" in lines[1]
 
 
-@pytest.mark.slow
-def test_every_part_of_a_transformer_is_converted(pictures, tmp_path):
-    """Registers, rotary positions, gated perceptrons and branch factors, to both formats."""
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: keras_ssl[onnx]")
-    encoder = backbones.ViT(
+TRANSFORMERS = {
+    "vit": lambda: backbones.ViT(
         24, 2, 3, patch_size=8, image_size=32, positions="rope", ffn="swiglu", num_registers=2,
         layer_scale=0.5,
-    )  # fmt: skip
+    ),
+    "swin": lambda: backbones.Swin(8, (2, 1), (1, 2), window_size=3, image_size=32),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_every_part_of_a_transformer_is_converted(kind, pictures, tmp_path):
+    """Registers, rotary positions, gated perceptrons, branch factors; shifted windows of padded, merged maps."""
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: keras_ssl[onnx]")
+    encoder = TRANSFORMERS[kind]()
     generator = np.random.default_rng(0)
     for variable in encoder.trainable_variables:
         variable.assign(variable.numpy() + 0.2 * generator.standard_normal(variable.shape))
@@ -230,6 +237,7 @@ def test_layouts_by_the_form_of_the_network():
 
     tiny = {"patch_size": 8, "image_size": 16}
     assert layout_name(backbones.ViT(8, 1, 2, **tiny)) == "timm_vit"
+    assert layout_name(backbones.Swin(8, (1, 1), (1, 2), image_size=16)) == "swin"
     assert layout_name(backbones.ViT(8, 1, 2, num_registers=2, **tiny)) == "dinov2"
     assert layout_name(backbones.ViT(8, 1, 2, positions="rope", **tiny)) == "dinov3"
 
@@ -237,7 +245,7 @@ def test_layouts_by_the_form_of_the_network():
 def test_other_networks_have_no_names_in_pytorch(tmp_path):
     inputs = keras.Input((8, 8, 3))
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    with pytest.raises(ValueError, match="Expected a ResNet or a ViT of this library"):
+    with pytest.raises(ValueError, match="Expected a ResNet, a ViT or a Swin of this library"):
         export.write_for_torch(network, tmp_path / "x")
     with pytest.raises(ValueError, match="`container` must be one of"):
         export.write_for_torch(encoder_for_torch("vit"), tmp_path / "x", container="zip")

@@ -22,6 +22,7 @@ from tests.checkpoints import makers
 TABLE = published.published()
 RESNET = {"blocks": (1, 1), "filters": (4, 6), "bottleneck": True}
 VIT = {"width": 24, "depth": 2, "num_heads": 3}
+SWIN = {"width": 8, "blocks": (1, 2, 1, 1), "num_heads": (1, 2, 2, 2)}
 ZERO = np.zeros(3, np.float32)
 
 
@@ -126,6 +127,16 @@ TORCH = [
     ("mae_vitb16", VIT, lambda t: {"model": t | {"mask_token": ZERO, "decoder_pos_embed": ZERO}}),
     ("mae_vitb16_finetuned", VIT, lambda t: {"model": t | {"head.weight": ZERO}}),
     ("ibot_vitb16_in22k", VIT, lambda t: {"state_dict": t | {"masked_embed": ZERO}}),
+    ("ibot_swint_w7", SWIN, lambda t: {"state_dict": t}),
+    (
+        "ibot_swint_w14",
+        SWIN,
+        lambda t: {
+            "student": under("module.backbone.", {k: v + 1 for k, v in t.items()}),
+            "teacher": under("backbone.", t) | {"head.mlp.0.bias": ZERO},
+            "epoch": 300,
+        },
+    ),
     (
         "ijepa_vith14",
         VIT,
@@ -196,6 +207,7 @@ QUICK = (
     "vissl_colorization_rn50_goyal19_in22k",
     *("dino_vits16", "mae_vitb16_finetuned", "dinov2_vitb14_reg", "dinov3_vits16"),
     *("dino_xcit_s12_p16", "dinov3_convnext_tiny", "deepcluster_alexnet", "deepercluster_vgg16"),
+    "ibot_swint_w7",
 )
 
 

@@ -18,7 +18,7 @@ from keras_ssl.backbones import BACKBONES
 from keras_ssl.conversion import HEADS, LAYOUTS
 from keras_ssl.zoo import published
 from keras_ssl.zoo.converting import build_network
-from keras_ssl.zoo.sources.common import resnet_payload, vit_payload
+from keras_ssl.zoo.sources.common import resnet_payload, swin_payload, vit_payload
 from keras_ssl.zoo.table import update_readme
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -133,12 +133,20 @@ def test_traps_that_give_no_error_of_shape():
     assert TABLE["dinov3_vitl16_sat"].images.mean == (0.430, 0.411, 0.296)
     assert TABLE["dinov3_vits16"].settings["layer_norm_epsilon"] == 1e-5
     assert TABLE["ibot_vitb16_in22k"].top_keys[-1] == "student"
+    assert TABLE["ibot_swint_w14"].settings == {"window_size": 14}
     assert TABLE["deepercluster_vgg16"].settings == {"sobel": True, "border": 1}
     colorization = TABLE["vissl_colorization_rn50_goyal19_in1k"]
     assert colorization.settings == {"last_stride": 1, "lightness": True}
 
 
-FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2_rn50")
+FULL = (
+    "moco_v2_rn50",
+    "dino_vits16",
+    "dino_vits8",
+    "dinov2_vits14",
+    "simclr_v2_rn50",
+    "ibot_swint_w14",
+)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,8 @@ def test_payload_by_hand():
     assert round(resnet_payload("resnet50", 2) / 1e6, 1) == 376.1
     assert round(resnet_payload("resnet200", 2) / 1e6, 1) == 1001.9
     assert round(vit_payload("vit_huge") / 1e6) == 2523
+    # torchvision counts 28,288,354 parameters of swin_t with its classifier of 769,000
+    assert swin_payload(7) == 4 * (28_288_354 - 769_000)
 
 
 def test_small_entries_build_and_run():

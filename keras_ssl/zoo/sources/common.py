@@ -112,3 +112,13 @@ def vit_payload(
     count = (3 * patch**2 + 1) * width + class_token * width + tokens * width
     count += depth * (12 * width**2 + 13 * width) + 2 * width
     return 4 * (count + sum(more))
+
+
+def swin_payload(window_size: int) -> int:
+    """Returns the bytes of a tiny Swin's tensors in float32 for images of 224 pixels, indices and head not."""
+    count = (3 * 4**2 + 1) * 96 + 2 * 96 + 2 * 768
+    for stage, blocks in enumerate((2, 2, 6, 2)):
+        width, side = 96 * 2**stage, min(window_size, 56 // 2**stage)
+        count += blocks * (12 * width**2 + 13 * width + (2 * side - 1) ** 2 * 3 * 2**stage)
+        count += 8 * width**2 + 8 * width if stage < 3 else 0
+    return 4 * count
