@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_ssl.views import color, spatial
 from keras_ssl.views.config import ViewConfig
+from keras_ssl.views.planes import from_planes
 
 MIN_SIZE = 64  # pixels; smaller views stay in the cache as batches, and need no compilation
 
@@ -40,7 +41,7 @@ def run_steps(
         radius: int. Pixels that the blur reads to each side.
 
     Returns:
-        Tensor like `planes`.
+        `(batch, height, width, 3)`; each view is turned while it is in the cache.
     """
     shape = planes.shape[1:]
 
@@ -62,7 +63,7 @@ def run_steps(
 
         slots = steps.shape[1]
         start = (tf.constant(0), tf.ensure_shape(pixels, [1, *shape]))
-        return tf.while_loop(lambda slot, _: slot < slots, step, start)[1][0]
+        return from_planes(tf.while_loop(lambda slot, _: slot < slots, step, start)[1][0])
 
-    spec = tf.TensorSpec(shape, planes.dtype)
+    spec = tf.TensorSpec([*shape[1:], shape[0]], planes.dtype)
     return tf.map_fn(view, (planes, steps, factors, sigma), fn_output_signature=spec)

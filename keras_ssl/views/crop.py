@@ -1,19 +1,21 @@
 """Crops as two matrix products: out = Wy @ image @ Wx^T, with weight rows for each image.
 
-The products are dense, as accelerators like them, or banded (`bands`), which suits large pictures on a CPU.
+The products are dense, as accelerators like them. On a CPU large pictures are resampled one by one instead, without
+the zeros of the weights.
 """
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
 
-from keras_ssl.views import bands
 from keras_ssl.views.boxes import center_boxes
 from keras_ssl.views.planes import as_float, from_planes, to_planes
 
 _SUPPORT = {"bilinear": 1, "bicubic": 2}
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # names of TensorFlow's resampling op
+LARGE = (
+    2**19
+)  # height * width * size, which a dense product grows with; the two forms break even here
 
 
 def _kernel(distance: tf.Tensor, interpolation: str) -> tf.Tensor:
@@ -89,48 +91,10 @@ def _mirrored(index: tf.Tensor, size: int, flip: tf.Tensor | None) -> tf.Tensor:
     return index if flip is None else tf.where(flip[:, None], size - 1.0 - index, index)
 
 
-def window_length(size: int, length: int, interpolation: str) -> int:
-    """Returns the pixels that a block of `bands.BLOCK` resampled ones may read, whatever the box."""
-    scale = length / size
-    support = _SUPPORT[interpolation]
-    return math.ceil((bands.BLOCK - 1) * scale + 2 * support * max(scale, 1.0)) + 1
-
-
-def band_weights(
-    start: tf.Tensor,
-    extent: tf.Tensor,
-    size: int,
-    length: int,
-    *,
-    interpolation: str = "bilinear",
-    flip: tf.Tensor | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns those weights of `resize_weights` that may differ from zero, for `bands.product`.
-
-    Args:
-        start, extent, size, length, interpolation, flip: as for `resize_weights`.
-
-    Returns:
-        Weights `(batch, blocks, bands.BLOCK, window)`, the window as long as the largest extent needs,
-        at most `window_length`; and int32 `(batch, blocks)`, the pixel that each
-        window begins with. Rows beyond `size` repeat the last one.
-    """
-    dtype, blocks = start.dtype, bands.block_count(size)
-    rows = tf.minimum(tf.range(blocks * bands.BLOCK, dtype=dtype), size - 1.0)
-    whole, fraction = _samples(start, extent, _mirrored(rows, size, flip), size)
-    widening = tf.maximum(extent / size, 1.0)[:, None]
-    begin = tf.floor(whole + (fraction - _SUPPORT[interpolation] * widening + 0.5))
-    begin = tf.reduce_min(tf.reshape(begin, [-1, blocks, bands.BLOCK]), axis=-1)
-    widest = tf.reduce_max(extent) / size  # often far less than the longest possible, `length`
-    taps = 2.0 * _SUPPORT[interpolation] * tf.maximum(widest, 1.0)
-    window = tf.math.ceil((bands.BLOCK - 1.0) * widest + taps) + 1.0
-    pixel = begin[:, :, None, None] + tf.range(window, dtype=dtype)
-    whole, fraction = (tf.reshape(part, [-1, blocks, bands.BLOCK, 1]) for part in (whole, fraction))
-    weights = _weights_at(pixel, whole, fraction, widening[:, :, None, None], interpolation)
-    inside = tf.cast((pixel >= 0.0) & (pixel < length), dtype)
-    weights *= inside
-    weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
-    return weights, tf.cast(begin, tf.int32)
+def resamples(images: tf.Tensor, size: int) -> bool:
+    """Whether `cut` with `sparse` leaves the dense products: for large pictures, not in float64."""
+    height, width = images.shape[1:3]
+    return height * width * size >= LARGE and images.dtype != tf.float64
 
 
 def cut(
@@ -148,10 +112,8 @@ def cut(
             f"`interpolation` must be one of {sorted(_SUPPORT)}. "
             f"Received: interpolation={interpolation!r}"
         )
-    sides = images.shape[1:3].as_list()
-    banded = all(bands.pays(window_length(size, side, interpolation), side) for side in sides)
-    if sparse and banded:
-        result = _cut_by_bands(as_float(images), boxes, size, interpolation, flip)
+    if sparse and resamples(images, size):
+        result = _resample_each(images, boxes, flip, size=size, interpolation=interpolation)
     else:
         result = cut_planes(
             as_float(to_planes(images)), boxes, size, interpolation=interpolation, flip=flip
@@ -182,21 +144,52 @@ def cut_planes(
     return tf.matmul(down[:, None], rows)  # (views * batch, channels, size, size)
 
 
-def _cut_by_bands(
-    images: tf.Tensor, boxes: tf.Tensor, size: int, interpolation: str, flip: tf.Tensor | None
+@tf.function(autograph=False, reduce_retracing=True)
+def _resample_each(
+    images: tf.Tensor, boxes: tf.Tensor, flip: tf.Tensor | None, *, size: int, interpolation: str
 ) -> tf.Tensor:
-    """Cuts from `(batch, height, width, channels)`; see `bands`."""
-    _, height, width, channels = images.shape
-    boxes = tf.cast(boxes, images.dtype)
-    down = band_weights(boxes[:, 0], boxes[:, 2], size, height, interpolation=interpolation)
-    across = band_weights(
-        boxes[:, 1], boxes[:, 3], size, width, interpolation=interpolation, flip=flip
-    )
-    rows = tf.reshape(images, [-1, height, width * channels])
-    rows = tf.reshape(bands.product(rows, *down, size), [-1, size, width, channels])
-    rows = tf.reshape(tf.transpose(rows, [0, 2, 3, 1]), [-1, width, channels * size])
-    rows = tf.reshape(bands.product(rows, *across, size), [-1, size, channels, size])
-    return tf.transpose(rows, [0, 2, 3, 1])
+    """Cuts from `(batch, height, width, channels)`, box by box, first the rows, then the columns.
+
+    TensorFlow's op resamples both axes of a picture, with an inner loop as long as the channels. Here one axis lies
+    along the channels, so that the loop is long and runs on whole vectors. The op finds the places of pixels in
+    float32: they may lie off by 2^-22 of the picture's side.
+    """
+    if images.dtype != tf.uint8:
+        images = as_float(images)
+    side, channels = tf.shape(images)[1:3], images.shape[3]
+    boxes = tf.cast(boxes, tf.float32)
+    flips = tf.zeros(tf.shape(boxes)[:1], tf.bool) if flip is None else flip
+
+    def line(values: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+        """Resamples `(length, n)` to `(size, n)`."""
+        scale = tf.stack([size / extent, 1.0])
+        made = tf.raw_ops.ScaleAndTranslate(
+            images=values[None, :, None],
+            size=[size, 1],
+            scale=scale,
+            translation=tf.stack([-start * scale[0], 0.0]),
+            kernel_type=_KERNELS[interpolation],
+            antialias=True,
+        )
+        return made[0, :, 0]
+
+    def view(numbers: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        picture, box, mirrored = numbers
+        reach = _SUPPORT[interpolation] * tf.maximum(box[2:] / size, 1.0) + 1.0
+        first = tf.maximum(tf.cast(tf.floor(box[:2] - reach), tf.int32), 0)
+        last = tf.minimum(tf.cast(tf.math.ceil(box[:2] + box[2:] + reach), tf.int32), side)
+        length, start = last - first, box[:2] - tf.cast(first, tf.float32)
+        part = images[picture, first[0] : last[0], first[1] : last[1]]
+        rows = line(tf.reshape(part, [length[0], length[1] * channels]), start[0], box[2])
+        rows = tf.transpose(tf.reshape(rows, [size, length[1], channels]), [1, 2, 0])
+        made = line(tf.reshape(rows, [length[1], channels * size]), start[1], box[3])
+        made = tf.cond(mirrored, lambda: tf.reverse(made, [0]), lambda: made)
+        return tf.transpose(tf.reshape(made, [size, channels, size]), [1, 2, 0])
+
+    pictures = tf.range(tf.shape(boxes)[0]) % tf.shape(images)[0]
+    spec = tf.TensorSpec([channels, size, size], tf.float32)
+    made = tf.map_fn(view, (pictures, boxes, flips), fn_output_signature=spec)
+    return made * (1.0 / 255.0) if images.dtype == tf.uint8 else made
 
 
 def crop_and_resize(
@@ -218,8 +211,9 @@ def crop_and_resize(
         interpolation: `"bilinear"` or `"bicubic"` (a = -0.5, clipped to [0, 1]). Defaults to
             `"bilinear"`.
         flip: bool `(views * batch,)`. Mirror left to right. Defaults to no.
-        sparse: bool. True leaves out most zeros of large products, which is quicker on a CPU; False
-            multiplies dense matrices, for accelerators. Defaults to `False`.
+        sparse: bool. True resamples large pictures one by one, which is quicker on a CPU; False multiplies dense
+            matrices, for accelerators. Both give the same views, but for places of pixels that may differ by 2^-22
+            of the picture's side. Defaults to `False`.
 
     Returns:
         `(views * batch, size, size, channels)` in [0, 1].

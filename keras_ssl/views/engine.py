@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -74,8 +73,10 @@ class ViewEngine:
         """
         images, keys = tf.convert_to_tensor(images), tf.convert_to_tensor(keys)
         _check_inputs(images, keys)
-        pictures = as_float(images, self._wide())
-        sparse = self._sparse()
+        sparse, wide = self._sparse(), self._wide()
+        # Pictures that are resampled one by one are never copied as floats.
+        kept = images.dtype == tf.uint8 and wide == tf.float32
+        pictures = images if kept else as_float(images, wide)
 
         def make(group: str, configs: tuple[ViewConfig, ...]) -> tf.Tensor:
             if configs[0].tiles is None:
@@ -162,8 +163,9 @@ def _make(
     configs: tuple[ViewConfig, ...],
     sparse: bool,
 ) -> tf.Tensor:
-    """Returns the unrotated views of one group, (V, batch, size, size, 3)."""
-    numbers = Numbers(keys, group, len(configs), pictures.dtype)
+    """Returns the unrotated views of one group, (V, batch, size, size, 3), of uint8 or float pictures."""
+    dtype = tf.float32 if pictures.dtype == tf.uint8 else pictures.dtype
+    numbers = Numbers(keys, group, len(configs), dtype)
     return _treat(_cut(pictures, aspect, numbers, configs, sparse), numbers, configs, sparse)
 
 
@@ -172,10 +174,11 @@ def _treat(
 ) -> tf.Tensor:
     """Takes crops (V * batch, 3, size, size) through all that follows; returns (V, batch, size, size, 3)."""
     size = configs[0].size
-    one_by_one = sparse and compiled.applies(configs)
-    treat = _treat_one_by_one if one_by_one else functools.partial(_treat_batch, sparse=sparse)
-    stack = treat(stack, numbers, configs)
-    return from_planes(tf.reshape(stack, [len(configs), numbers.batch, 3, size, size]))
+    if sparse and compiled.applies(configs):
+        made = _treat_one_by_one(stack, numbers, configs)
+    else:
+        made = from_planes(_treat_batch(stack, numbers, configs, sparse))
+    return tf.reshape(made, [len(configs), numbers.batch, size, size, 3])
 
 
 def _treat_batch(
@@ -212,7 +215,10 @@ def _gray(stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]) -
 def _treat_one_by_one(
     stack: tf.Tensor, numbers: Numbers, configs: tuple[ViewConfig, ...]
 ) -> tf.Tensor:
-    """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged."""
+    """Takes one view after the other through all of its steps: `_treat_batch` with its loops exchanged.
+
+    Returns (V * batch, size, size, 3).
+    """
     steps = []
     factors = tf.zeros([tf.shape(stack)[0], 4], numbers.dtype)
     sigma, max_sigma = numbers.blur_sigma(configs)
@@ -228,7 +234,7 @@ def _treat_one_by_one(
             chosen = numbers.chosen(configs, name)
             steps.append(tf.where(chosen, kind, compiled.NOTHING)[:, None])
     if not steps:
-        return stack
+        return from_planes(stack)
     radius = spatial.blur_radius(configs[0].size, max_sigma)
     return compiled.run_steps(stack, tf.concat(steps, axis=1), factors, sigma, radius)
 
@@ -248,10 +254,10 @@ def _cut(
         flip = numbers.chosen(configs, "flip")
     settings = {"interpolation": first.interpolation, "sparse": sparse}
     if first.pad_crop:
-        planes = to_planes(pictures)
+        planes = as_float(to_planes(pictures))
         if aspect is not None or (height, width) != (first.size, first.size):
             square = boxes.center_boxes(
-                numbers.batch, height, width, aspect=aspect, dtype=pictures.dtype
+                numbers.batch, height, width, aspect=aspect, dtype=numbers.dtype
             )
             planes = crop.cut(pictures, square, first.size, **settings)
         corner = numbers.named("crop")
@@ -265,10 +271,10 @@ def _cut(
             size=first.size,
             short_side=first.short_side,
             aspect=stretched,
-            dtype=pictures.dtype,
+            dtype=numbers.dtype,
         )
     elif first.scale is None:
-        cuts = boxes.full_boxes(count * numbers.batch, height, width, pictures.dtype)
+        cuts = boxes.full_boxes(count * numbers.batch, height, width, numbers.dtype)
     else:
         scales = tuple(numbers.rows([config.scale[end] for config in configs]) for end in (0, 1))
         cuts = boxes.random_boxes(
@@ -278,6 +284,6 @@ def _cut(
             scale=scales,
             ratio=first.ratio,
             aspect=stretched,
-            dtype=pictures.dtype,
+            dtype=numbers.dtype,
         )
     return crop.cut(pictures, cuts, first.size, flip=flip, **settings)

@@ -27,7 +27,7 @@ def make_tiles(
 
     Args:
         make: the engine's maker of views without tiles.
-        pictures: float `(batch, height, width, 3)` in [0, 1].
+        pictures: `(batch, height, width, 3)`, uint8 or float in [0, 1].
         keys: uint32 `(batch, 2)`.
         aspect: float `(batch,)` or None. As the engine takes it.
         group: str. Name of the group, which its random numbers carry.

@@ -34,8 +34,7 @@ def test_every_step_is_the_operation_of_its_name():
     steps[:8, 1] = range(8)
     steps[8] = [compiled.SOLARIZE, compiled.BLUR, 0]
     planes = tf.transpose(images, [0, 3, 1, 2])
-    made = compiled.run_steps(planes, steps, factors, sigma, ops.blur_radius(12, 2.0))
-    made = tf.transpose(made, [0, 2, 3, 1]).numpy()
+    made = compiled.run_steps(planes, steps, factors, sigma, ops.blur_radius(12, 2.0)).numpy()
     yes, one = [True], slice(0, 1)
     expected = [
         ops.brightness(images[0:1], factors[one, 0]),
@@ -53,16 +52,16 @@ def test_every_step_is_the_operation_of_its_name():
     np.testing.assert_allclose(made, np.concatenate(expected), atol=1e-6)
 
 
-@pytest.mark.parametrize("height, width", [(150, 180), (70, 90)])
-def test_host_equals_device(height, width):
-    """Banded and dense crops; views that fall out of all steps and into all: largest error under 2e-5."""
+@pytest.mark.parametrize("height, width, error", [(150, 180, 180 * 2.0**-22), (70, 90, 2e-5)])
+def test_host_equals_device(height, width, error):
+    """Crops resampled one by one and dense ones; views that fall out of all steps and into all."""
     images, keys = pictures(12, height, width), keys_of(12)
     aspect = tf.linspace(0.6, 1.6, 12)
     host, device = (
         ViewEngine(large(), kernel=kernel)(images, keys, aspect)["global"]
         for kernel in ("host", "device")
     )
-    assert np.abs(host - device).max() < 2e-5
+    assert np.abs(host - device).max() < error
     assert host.numpy().min() >= 0.0 and host.numpy().max() <= 1.0
 
 
