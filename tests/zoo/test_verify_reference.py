@@ -32,6 +32,9 @@ NAMES = {
     "VGG": "vgg16",
     "XCiT": "xcit_small_12",
     "ConvNeXt": "convnext_tiny",
+    "Swin": "swin_tiny",
+    "DilatedVGG": "vgg_dilated",
+    "PreActResNet": "resnet18_preact",
 }
 TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not TORCH, reason="torch is not installed; it runs the references")
@@ -98,10 +101,9 @@ def worst(check):
     return max(float(part.split(" ")[1]) for part in check.found.split(", "))
 
 
-def test_every_reference_is_of_a_layout_and_has_a_row():
-    layouts = {row.layout for row in ROWS} | {"simclr_tf2"}
-    assert set(REFERENCES) == layouts
-    assert {f"{kind}_head" for kind in HEADS}.isdisjoint(REFERENCES)
+def test_every_layout_of_an_encoder_has_a_reference_and_a_row():
+    assert set(REFERENCES) == set(LAYOUTS) - {f"{kind}_head" for kind in HEADS}
+    assert set(REFERENCES) == {row.layout for row in ROWS} | {"simclr_tf2"}
 
 
 def compared(entry, path, network=None):
@@ -114,7 +116,9 @@ def compared(entry, path, network=None):
 
 QUICK = (
     *("torchvision_resnet", "vissl_regnet", "deepercluster_vgg16", "vissl_alexnet_colorization"),
-    *("timm_vit", "dinov3", "simclr_tf1", "byol_haiku"),
+    *("timm_vit", "dinov3", "simclr_tf1", "byol_haiku", "vissl_resnet_colorization"),
+    *("splitbrain_caffe", "colorization_alexnet_caffe", "colorization_caffe"),
+    *("colorization_torch", "swin", "local_aggregation_tf1"),
 )
 
 
@@ -209,7 +213,7 @@ def test_forms_of_the_published_networks(entry):
     tensors = layout.restore(tensors) if layout.restore else tensors
     tensors = reference.names(tensors) if reference.names else tensors
     with torch.device("meta"):
-        module = reference.form(tensors, network.settings)
+        module = reference.form(tensors, {**network.settings, "image_size": entry.image_size})
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     wanted = {key: shape for key, shape in wanted.items() if not key.endswith("batches_tracked")}
     given = {key: value.shape for key, value in tensors.items() if key in wanted}
@@ -251,7 +255,7 @@ def test_a_saved_model_of_tensorflow_2(selective, tmp_path):
     )
     assert check.ok is True and worst(check) < 1e-5
     images = fixtures.pictures(40)
-    tensors = converting.read_tensors(entry_of(row, network, "saved model"), tmp_path / "saved")[0]
+    tensors = converting.read_tensors(entry_of(row, network, "saved model"), tmp_path / "saved")[1]
     run = REFERENCES["simclr_tf2"].build("simclr_tf2", tensors, network.settings, 0.0, 1.0)
     np.testing.assert_allclose(
         run(images)["features"], keras2_simclr.features(model, images), rtol=1e-4, atol=1e-4
@@ -364,7 +368,7 @@ def test_large_networks_get_one_image_and_a_warning(tmp_path, monkeypatch):
     network, _, _ = converting.convert_source(entry, source)
     check = comparison.compare_with_reference(entry, source, network, said.append)
     assert check.ok is True and "(1 random image, 32x32)" in check.expected
-    tensors = converting.read_tensors(entry, path)[0]
+    tensors = converting.read_tensors(entry, path)[1]
     size = 4 * sum(value.size for value in tensors.values())
     assert published.format_bytes(size) in said[0] and "--no-reference" in said[0]
 
