@@ -42,7 +42,7 @@ def compare_with_reference(
         needs = f"{reference.missing}, which runs it: {INSTALL}"
         return Check(WHAT, needs, f"no {reference.missing} installed", None)
     try:
-        tensors, _ = read_tensors(entry, source.paths[0])
+        _, tensors = read_tensors(entry, source.paths[0])
         total = 4 * sum(np.size(value) for value in tensors.values())
         if total >= LARGE:
             say(
@@ -59,8 +59,8 @@ def compare_with_reference(
 def _build(
     entry: Published, reference: Reference, tensors: dict[str, np.ndarray], network: keras.Model
 ) -> Run:
-    images = entry.images
-    return reference.build(entry.layout, tensors, network.settings, images.mean, images.std)
+    images, settings = entry.images, {**network.settings, "image_size": entry.image_size}
+    return reference.build(entry.layout, tensors, settings, images.mean, images.std)
 
 
 def _images(entry: Published, network: keras.Model, large: bool) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 
 from keras_ssl import backbones
 from keras_ssl.conversion import LAYOUTS, convert
+from keras_ssl.conversion.references import colors
 from keras_ssl.conversion.references import torch_attention as attention
 from keras_ssl.conversion.references import torch_convnets as reference
 from keras_ssl.conversion.references.running import normalized
@@ -148,7 +149,7 @@ def converted(case):
 def outputs_of(module, network, images):
     """Returns what a reference says about images in [0, 1], normalized as the network of ours does it."""
     if getattr(network, "lightness", False):
-        x = reference.lightness(images)
+        x = colors.lightness(images)
     else:
         x = normalized(images, backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)
     with torch.no_grad():

@@ -31,12 +31,24 @@ def rows():
     ]
 
 
+def shapes(blocks, filters, bottleneck=False):
+    """Returns name -> shape of the network in the order in which its layers are made, without a scope."""
+    import torch
+
+    from keras_ssl.conversion.references.torch_preact import PreActResNet
+
+    with torch.device("meta"):
+        state = PreActResNet(blocks, filters, bottleneck).state_dict()
+    return {
+        k.removeprefix("resnet_model.").replace(".", "/"): tuple(v.shape) for k, v in state.items()
+    }
+
+
 def checkpoint(scope="", bottleneck=False):
     """Returns random tensors of a whole file: network, embedding, momenta, memory bank, labels."""
-    from tests.conversion import torch_preact
-
-    shapes = torch_preact.shapes(**PLAN, bottleneck=bottleneck, embedding=EMBEDDING)
-    own = fixtures.random_tensors(shapes)
+    last = FILTERS[-1] * (4 if bottleneck else 1)
+    dense = {"dense/kernel": (last, EMBEDDING), "dense/bias": (EMBEDDING,)}
+    own = fixtures.random_tensors({**shapes(**PLAN, bottleneck=bottleneck), **dense})
     tensors = {f"{scope}resnet_model/{key}": value for key, value in own.items()}
     momenta = {
         f"{key}/Momentum": np.ones_like(value)
@@ -61,11 +73,18 @@ def network(bottleneck=False):
 
 def expected(own, bottleneck, images):
     """Returns what the reference says about images in [0, 1]."""
+    import torch
+
     from keras_ssl.backbones import IMAGENET_MEAN, IMAGENET_STD
-    from tests.conversion import torch_preact
+    from keras_ssl.conversion.references.running import load_strictly
+    from keras_ssl.conversion.references.torch_preact import PreActResNet
 
     x = ((images - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)).astype(np.float32)
-    return torch_preact.forward(own, x, **PLAN, bottleneck=bottleneck)
+    state = {f"resnet_model/{key}".replace("/", "."): value for key, value in own.items()}
+    module = load_strictly(PreActResNet(**PLAN, bottleneck=bottleneck), state, (r".*\.dense\..*",))
+    found = module(torch.tensor(x).permute(0, 3, 1, 2))
+    layers = [y.numpy() for y in found.pop("layers")]
+    return {**{key: value.numpy() for key, value in found.items()}, "layers": layers}
 
 
 def _encoder(bottleneck):

@@ -36,14 +36,14 @@ def torchvision(blocks=(2, 1), filters=(8, 6), width=1, bottleneck=True, swav=Fa
 
 def colorization(blocks=(2, 1), filters=(8, 6), bottleneck=True):
     """As VISSL's, under the trunk's names without their prefix; the reference makes L of Lab by the formula."""
-    from keras_ssl.conversion.references import running, torch_convnets, torch_resnets
+    from keras_ssl.conversion.references import colors, running, torch_resnets
 
     settings = {"blocks": blocks, "filters": filters, "bottleneck": bottleneck}
     tensors = fixtures.random_tensors(fixtures.torchvision_shapes(**settings, channels=1))
     reference = torch_resnets.ResNet(**settings, channels=1, last_stride=1)
     running.load_strictly(reference, tensors)
     network = ResNet(**settings, last_stride=1, lightness=True, image_size=32)
-    return tensors, network, running.torch_run(reference, torch_convnets.lightness)
+    return tensors, network, running.torch_run(reference, colors.lightness)
 
 
 def simclr_network(blocks, filters, width=1, selective=False):

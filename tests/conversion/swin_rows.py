@@ -27,12 +27,23 @@ def network(name):
 
 
 def reference(name):
-    """Returns the reference of a row with random weights."""
-    from tests.conversion import torch_swin
+    """Returns the reference of a row with random weights and a classifier, which gives no output."""
+    import torch
+
+    from keras_ssl.conversion.references.torch_swin import Swin as Reference
     from tests.conversion.torch_random import randomized
 
     window, size, _ = NETWORKS[name]
-    return randomized(lambda: torch_swin.Swin(WIDTH, BLOCKS, HEADS, window, size))
+
+    def make():
+        module = Reference(WIDTH, BLOCKS, HEADS, window, size)
+        for key, table in module.named_parameters():
+            if key.endswith("bias_table"):
+                torch.nn.init.normal_(table)
+        module.head = torch.nn.Linear(WIDTH << len(BLOCKS) - 1, 5)
+        return module
+
+    return randomized(make)
 
 
 def rows():

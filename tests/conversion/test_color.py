@@ -9,10 +9,11 @@ from keras_ssl.conversion import LAYOUTS, convert, extract, weights_digest
 from keras_ssl.views.lab import rgb_to_lab
 from tests.checkpoints import makers
 from tests.conversion import color_rows, parity
+from tests.conversion.color_rows import caffe_layers, flat
 
 torch = pytest.importorskip("torch", reason="PyTorch computes the references")
 
-from tests.conversion.torch_color import CaffeAlexNet, Colorization, caffe_layers, flat  # noqa: E402
+from keras_ssl.conversion.references.torch_color import CaffeAlexNet, Colorization  # noqa: E402
 
 ROWS = color_rows.rows()
 MADE = {
@@ -55,7 +56,7 @@ def test_a_caffemodel_is_read_and_given_back(layout, make, legacy, tmp_path):
     for key, value in back.items():
         np.testing.assert_array_equal(value, given[key] * (2.0 if key in norms else 1.0))
     for key in certificate["left_out"]:
-        assert key.startswith(("fc6.", "fc7.", "convmodel8.", "convmodel_out."))
+        assert key.startswith(("fc6.", "fc7.", "conv8_"))
 
 
 def test_the_torch_file_is_given_back():
@@ -106,10 +107,10 @@ def test_the_lab_of_the_authors_caffe_is_nearly_this():
     ("name", "module"),
     [
         ("splitbrain_caffe", lambda: CaffeAlexNet(FULL)),
-        ("colorization_alexnet_caffe", lambda: CaffeAlexNet(FULL, (1.0,), (-50.0,))),
+        ("colorization_alexnet_caffe", lambda: CaffeAlexNet(FULL, 1)),
         (
             "colorization_caffe",
-            lambda: Colorization((2, 2, 3, 3, 3, 3, 3), (64, 128, 256, *(512,) * 4), False),
+            lambda: Colorization((2, 2, 3, 3, 3, 3, 3), (64, 128, 256, *(512,) * 4), True),
         ),
     ],
 )
@@ -123,8 +124,7 @@ def test_every_shape_of_the_official_network(name, module):
         network = backbones.build(entry.backbone, image_size=entry.image_size, **entry.settings)
     ports = LAYOUTS[name].ports(network)
     own = [port.turn.to_source(np.zeros(port.variable.shape, bool)).shape for port in ports]
-    heads = ("fc", "data_l", "model8", "model_out")
-    wanted = [shape for key, shape in shapes.items() if shape and not key.startswith(heads)]
+    wanted = [v for key, v in shapes.items() if v and not key.startswith("data_l")]
     assert own == wanted
     assert entry.payload == 4 * sum(int(np.prod(shape)) for shape in wanted)
     assert network.last_map == ((28, 28, 512) if name == "colorization_caffe" else (6, 6, 256))

@@ -8,9 +8,7 @@ from keras_ssl import backbones
 from keras_ssl.conversion import LAYOUTS, convert, extract, read_head, weights_digest
 from tests.conversion import parity, preact_rows
 
-torch = pytest.importorskip("torch", reason="PyTorch computes the reference")
-
-from tests.conversion import torch_preact  # noqa: E402
+pytest.importorskip("torch", reason="PyTorch computes the reference")
 
 LAYOUT = LAYOUTS["local_aggregation_tf1"]
 IMAGES = np.random.default_rng(1).uniform(size=(2, 45, 50, 3)).astype("float32")
@@ -60,7 +58,7 @@ def test_extract_gives_the_file_back():
 
 def test_every_shape_of_the_official_network():
     """17 batch-norms and 21 convolutions: one in the stem, 16 in blocks, and a shortcut in each of four stages."""
-    expected = torch_preact.shapes((2, 2, 2, 2), (64, 128, 256, 512))
+    expected = preact_rows.shapes((2, 2, 2, 2), (64, 128, 256, 512))
     with keras.StatelessScope(initialize_variables=False):
         network = backbones.build("resnet18_preact")
     ports = LAYOUT.ports(network)

@@ -29,8 +29,7 @@ TOLERANCE = 1e-4  # of the largest number; measured: at most 9.2e-7
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_SSL_HOME", str(tmp_path / "home"))
+def _width(monkeypatch):
     monkeypatch.setattr(head_rows, "DIM", made.WIDTH)
 
 

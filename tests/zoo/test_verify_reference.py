@@ -3,118 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ssl import checkpoints, cli
+from keras_ssl import checkpoints
 from keras_ssl.conversion import HEADS, LAYOUTS, extract
 from keras_ssl.conversion.engine import Turn
-from keras_ssl.conversion.references import REFERENCES, numpy_resnets
-from keras_ssl.conversion.references.running import load_strictly
-from keras_ssl.zoo import comparison, converting, published, verify
-from keras_ssl.zoo.published import File, Published
-from keras_ssl.zoo.terms import PREPROCESSING
-from tests.conversion import fixtures, parity, resnet_rows
-from tests.zoo.test_families import RESNET, TABLE, small
-from tests.zoo.test_families import TORCH as FILES_OF_PYTORCH
-
-# What builds a network of a class, whose every setting is given.
-NAMES = {
-    "ResNet": "resnet50",
-    "ViT": "vit_small",
-    "RegNet": "regnety_16gf",
-    "AlexNet": "alexnet",
-    "VGG": "vgg16",
-    "XCiT": "xcit_small_12",
-    "ConvNeXt": "convnext_tiny",
-}
-TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not TORCH, reason="torch is not installed; it runs the references")
-ROWS = [
-    row
-    for family in parity.FAMILIES
-    for row in parity.rows(family)
-    if row.layout in REFERENCES and row.layout != "simclr_tf2"
-]
-FIRST = {row.layout: row for row in reversed(ROWS) if not row.slow}
+from keras_ssl.conversion.references import REFERENCES
+from keras_ssl.zoo import converting, verify
+from tests.zoo.families import TABLE, small
+from tests.zoo.families import TORCH as FILES_OF_PYTORCH
+from tests.zoo.reference_files import (
+    FIRST,
+    ROWS,
+    compared,
+    failed,
+    needs_torch,
+    reference_check,
+    worst,
+    written,
+)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_SSL_HOME", str(tmp_path / "home"))
-
-
-def entry_of(row, network, container="torch"):
-    """Returns an entry whose network is that of a parity row."""
-    mean, std = (tuple(value) if value else None for value in (network.mean, network.std))
-    images = next(
-        (
-            name
-            for name, images in PREPROCESSING.items()
-            if (images.mean, images.std) == (mean, std)
-        ),
-        "lightness",
-    )
-    return Published(
-        "tiny",
-        "method",
-        "tests",
-        NAMES[type(network).__name__],
-        row.layout,
-        "mit",
-        (File("file"),),
-        settings=network.settings,
-        image_size=network.image_size,
-        preprocessing=images,
-        container=container,
-        access="manual",
-    )
-
-
-def written(row, tmp_path):
-    """Returns the entry of a row and the path of its file."""
-    for package in row.needs:
-        pytest.importorskip(package, reason=f"{package} is not installed; it makes the reference")
-    tensors, network, _ = row.make()
-    checkpoints.write_torch(tmp_path / "file", tensors)
-    return entry_of(row, network), tmp_path / "file"
-
-
-def reference_check(checks):
-    (check,) = [check for check in checks if check.what == "reference network"]
-    return check
-
-
-def failed(checks):
-    return [check.what for check in checks if check.ok is False]
-
-
-def worst(check):
-    return max(float(part.split(" ")[1]) for part in check.found.split(", "))
-
-
-def test_every_reference_is_of_a_layout_and_has_a_row():
-    layouts = {row.layout for row in ROWS} | {"simclr_tf2"}
-    assert set(REFERENCES) == layouts
-    assert {f"{kind}_head" for kind in HEADS}.isdisjoint(REFERENCES)
-
-
-def compared(entry, path, network=None):
-    """Returns the check alone, and the network, which is converted first if there is none."""
-    source = converting.Source((path,), ("",), "")
-    if network is None:
-        network, _, _ = converting.convert_source(entry, source)
-    return comparison.compare_with_reference(entry, source, network, print), network
+def test_every_layout_of_an_encoder_has_a_reference_and_a_row():
+    assert set(REFERENCES) == set(LAYOUTS) - {f"{kind}_head" for kind in HEADS}
+    assert set(REFERENCES) == {row.layout for row in ROWS} | {"simclr_tf2"}
 
 
 QUICK = (
     *("torchvision_resnet", "vissl_regnet", "deepercluster_vgg16", "vissl_alexnet_colorization"),
-    *("timm_vit", "dinov3", "simclr_tf1", "byol_haiku"),
+    *("timm_vit", "dinov3", "simclr_tf1", "byol_haiku", "vissl_resnet_colorization"),
+    *("splitbrain_caffe", "colorization_caffe"),
+    *("colorization_torch", "swin", "local_aggregation_tf1"),
 )
 
 
@@ -209,77 +132,12 @@ def test_forms_of_the_published_networks(entry):
     tensors = layout.restore(tensors) if layout.restore else tensors
     tensors = reference.names(tensors) if reference.names else tensors
     with torch.device("meta"):
-        module = reference.form(tensors, network.settings)
+        module = reference.form(tensors, {**network.settings, "image_size": entry.image_size})
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     wanted = {key: shape for key, shape in wanted.items() if not key.endswith("batches_tracked")}
     given = {key: value.shape for key, value in tensors.items() if key in wanted}
     assert given == wanted
     assert all(key.startswith("sobel.") for key in tensors.keys() - wanted.keys())
-
-
-# The container of the authors -------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_of_tensorflow_1(tmp_path):
-    tensors, network, _ = resnet_rows.simclr_tf1((1, 1), (4, 6), selective=True)
-    prefix = tmp_path / "model.ckpt"
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
-    row = FIRST["simclr_tf1"]
-    check, _ = compared(entry_of(row, network, "tensorflow"), tmp_path / "model.ckpt.index")
-    assert check.ok is True and "(3 random images, 32x32 and 39x31)" in check.expected
-
-
-@pytest.mark.parametrize("selective", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_saved_model_of_tensorflow_2(selective, tmp_path):
-    """Written by Keras 2, so that names are places in a list and only the object graph tells whose they are."""
-    pytest.importorskip("tf_keras", reason="tf_keras is not installed; it writes the file")
-    from tests.conversion import keras2_simclr
-
-    (tmp_path / "saved/variables").mkdir(parents=True)
-    (tmp_path / "saved/saved_model.pb").write_bytes(b"graph")
-    model = keras2_simclr.filled_model((2, 1), (4, 6), selective)
-    keras2_simclr.write_checkpoint(model, tmp_path / "saved/variables/variables")
-    row = dataclasses.replace(FIRST["simclr_tf1"], layout="simclr_tf2")
-    network = resnet_rows.simclr_network((2, 1), (4, 6), selective=selective)
-    check = reference_check(
-        verify.verify_published(entry_of(row, network, "saved model"), tmp_path / "saved")
-    )
-    assert check.ok is True and worst(check) < 1e-5
-    images = fixtures.pictures(40)
-    tensors = converting.read_tensors(entry_of(row, network, "saved model"), tmp_path / "saved")[0]
-    run = REFERENCES["simclr_tf2"].build("simclr_tf2", tensors, network.settings, 0.0, 1.0)
-    np.testing.assert_allclose(
-        run(images)["features"], keras2_simclr.features(model, images), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_layers_are_created_in_the_order_of_numbers():
-    """By hand: layer 10 after layer 9, a shortcut before its block, streams before what mixes them."""
-    paths = (
-        "initial_conv_relu_max_pool/0/conv2d",
-        "block_groups/0/layers/0/projection_layers/1/conv2d",
-        "block_groups/0/layers/0/conv_relu_dropblock_layers/0/conv2d",
-        "block_groups/0/layers/0/conv_relu_dropblock_layers/3/conv2d_fixed_padding/conv2d",
-        "block_groups/0/layers/0/conv_relu_dropblock_layers/3/conv2d_0",
-        "block_groups/0/layers/0/conv_relu_dropblock_layers/3/conv2d_1",
-        "block_groups/0/layers/9/conv_relu_dropblock_layers/0/conv2d",
-        "block_groups/0/layers/10/conv_relu_dropblock_layers/0/conv2d",
-        "block_groups/1/layers/0/projection_layers/0/conv2d",
-    )
-    given = {f"{path}/kernel": index for index, path in reversed(list(enumerate(paths)))}
-    given["_projection_head/conv2d/kernel"] = -1
-    found = numpy_resnets.created(given)
-    assert found.pop("_projection_head/conv2d/kernel") == -1
-    assert found.pop("conv2d/kernel") == 0
-    assert found == {f"conv2d_{index}/kernel": index for index in range(1, len(paths))}
-
-
-# Sabotage: what was converted is what was recorded, and it is wrong ------------------------------------------
 
 
 def flipped(layout, kernel):
@@ -310,7 +168,13 @@ def test_a_kernel_turned_upside_down_is_found_here_alone(tmp_path, monkeypatch):
     assert worst(reference_check(checks)) > 1e-2
 
 
-@pytest.mark.parametrize("layout", ["simclr_tf1", "timm_vit"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        *("simclr_tf1", "timm_vit"),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("swin", "local_aggregation_tf1")),
+    ],
+)
 def test_another_epsilon_is_found(layout, tmp_path, monkeypatch):
     """1e-3, Keras's own, in every norm of the converted network."""
     entry, path = written(FIRST[layout], tmp_path)
@@ -330,100 +194,44 @@ def test_another_epsilon_is_found(layout, tmp_path, monkeypatch):
     assert changed and failed(checks) == ["reference network"]
 
 
-# What is said instead ----------------------------------------------------------------------------------------
+def with_settings(**settings):
+    """Returns what makes a network of other settings with the same weights."""
+
+    def make(network):
+        other = type(network).from_config({**network.get_config(), **settings})
+        for target, source in zip(other.variables, network.variables, strict=True):
+            target.assign(source)
+        return other
+
+    return make
 
 
-def test_without_pytorch_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    entry, network = small("dino_rn50", RESNET, monkeypatch)
-    checkpoints.write_torch(tmp_path / "file", extract(network, LAYOUTS[entry.layout]))
-    checks = verify.verify_published(entry, tmp_path / "file", accept_licence=True)
-    check = reference_check(checks)
-    assert check.ok is None and failed(checks) == []
-    assert "pip install 'keras_ssl[verify]'" in check.expected
-    assert check.found == "no torch installed"
-    entry, path = written(FIRST["byol_haiku"], tmp_path)  # NumPy is always there
-    assert compared(entry, path)[0].ok is True
+def without_shift(network):
+    for stage in network.stages:
+        for block in stage:
+            block.shift = 0
+    return network
 
 
-def test_a_layout_without_a_reference_says_so(tmp_path, monkeypatch):
-    entry, path = written(FIRST["simclr_tf1"], tmp_path)
-    monkeypatch.delitem(REFERENCES, "simclr_tf1")
-    check, _ = compared(entry, path)
-    assert check.ok is None and check.expected == "there is none for the layout simclr_tf1"
-    check = comparison.compare_with_reference(
-        dataclasses.replace(entry, layout="byol_haiku"), None, None, print
-    )
-    assert (check.ok, check.found) == (None, "not kept in the cache")
+def with_a_and_b_interchanged(network):
+    lab = network.normalize
+    network.normalize = lambda images: tf.gather(lab(images), (0, 2, 1), axis=-1)
+    return network
 
 
-def test_large_networks_get_one_image_and_a_warning(tmp_path, monkeypatch):
-    entry, path = written(FIRST["simclr_tf1"], tmp_path)
-    monkeypatch.setattr(comparison, "LARGE", 1)
-    source, said = converting.Source((path,), ("",), ""), []
-    network, _, _ = converting.convert_source(entry, source)
-    check = comparison.compare_with_reference(entry, source, network, said.append)
-    assert check.ok is True and "(1 random image, 32x32)" in check.expected
-    tensors = converting.read_tensors(entry, path)[0]
-    size = 4 * sum(value.size for value in tensors.values())
-    assert published.format_bytes(size) in said[0] and "--no-reference" in said[0]
-
-
-@pytest.mark.parametrize("layout", ["byol_haiku", "xcit"])
-def test_names_are_accounted_for(layout):
-    """Independently of the ports: nothing missing, nothing left over but what the layout leaves out."""
-    row = FIRST[layout]
-    for package in row.needs:
-        pytest.importorskip(package, reason=f"{package} is not installed; it makes the reference")
-    tensors, network, _ = row.make()
-    build = REFERENCES[layout].build
-    arguments = network.settings, network.mean, network.std
-    build(layout, tensors, *arguments)(fixtures.pictures(32))
-    more = {**tensors, "another": np.zeros(3, np.float32)}
-    with pytest.raises(ValueError, match="another"):
-        build(layout, more, *arguments)(fixtures.pictures(32))
-    key = next(key for key in tensors if key.endswith(("conv_1/w", "blocks.1.mlp.fc1.bias")))
-    less = {k: value for k, value in tensors.items() if k != key}
-    with pytest.raises(ValueError, match=key.rpartition("~/")[2]):
-        build(layout, less, *arguments)(fixtures.pictures(32))
-    if layout == "xcit":
-        with pytest.raises(ValueError, match="one without 'cls_token'"):
-            build(layout, {}, *arguments)
-
-
-@needs_torch
-@pytest.mark.filterwarnings("error")
-def test_modules_take_arrays_as_they_are():
-    """No second copy of float32, read-only or not; halves become float32."""
-    import torch
-
-    with torch.device("meta"):
-        module = torch.nn.Linear(3, 2)
-    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
-    weight.setflags(write=False)
-    given = {"weight": weight, "bias": np.array([0.5, -2.0], np.float16), "head": np.zeros(3)}
-    load_strictly(module, given, ("head",))
-    assert module.weight.data_ptr() == weight.ctypes.data
-    assert module.bias.dtype == torch.float32 and module.bias.tolist() == [0.5, -2.0]
-    with pytest.raises(ValueError, match="size mismatch for weight"):
-        load_strictly(torch.nn.Linear(4, 2), given, ("head",))
-
-
-# command -----------------------------------------------------------------------------------------------------
-
-
-def test_the_command_prints_the_row(tmp_path, monkeypatch, capsys):
-    entry, path = written(FIRST["byol_haiku"], tmp_path)
-    monkeypatch.setattr(published, "published", lambda: {"tiny": entry})
-    command = ["zoo", "verify", "tiny", "--weights", str(path)]
-    assert cli.main(command) == 0
-    printed = capsys.readouterr().out
-    assert "ok      reference network: expected largest difference below 0.0001" in printed
-    assert cli.main([*command, "--no-reference"]) == 0
-    printed = capsys.readouterr().out
-    assert "-       reference network: expected was not asked for" in printed
-    monkeypatch.setattr(numpy_resnets, "EPSILON", 1e-1)
-    assert cli.main(command) == 1
-    printed = capsys.readouterr().out
-    assert "DIFFERS reference network: " in printed
-    assert printed.splitlines()[-1].startswith("tiny: 1 of ")
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        ("splitbrain_caffe", with_settings(ceil_pool=False)),
+        ("splitbrain_caffe", with_a_and_b_interchanged),
+        ("colorization_caffe", with_settings(dilations=[1] * 7)),
+        ("swin", without_shift),
+    ],
+    ids=["pools that round down", "a and b", "no dilation", "no shift"],
+)
+def test_what_no_kernel_shows_is_found(layout, change, tmp_path):
+    entry, path = written(FIRST[layout], tmp_path)
+    check, network = compared(entry, path)
+    assert check.ok is True
+    check, _ = compared(entry, path, change(network))
+    assert check.ok is False and worst(check) > 1e-3

@@ -166,6 +166,58 @@ def blocks(tensors: Tensors, settings: Settings, **more: Any) -> Any:
     return torch_convnets.Blocks(f, channels=channels, groups=groups, norms=norms, **more)
 
 
+def swin(tensors: Tensors, settings: Settings) -> Any:
+    """Returns a Swin. That the windows of a stage are shifted is seen by the image size, which no tensor shows."""
+    from keras_ssl.conversion.references import torch_swin
+
+    patches = tensors["patch_embed.proj.weight"]
+    blocks = counts(tensors, r"layers\.(\d+)\.blocks\.(\d+)\.")
+    key = "layers.{}.blocks.0.attn.relative_position_bias_table"
+    tables = [np.shape(tensors[key.format(stage)]) for stage in range(len(blocks))]
+    window = max((round(rows**0.5) + 1) // 2 for rows, _ in tables)
+    sizes = settings["image_size"], patches.shape[-1]
+    return torch_swin.Swin(len(patches), blocks, [heads for _, heads in tables], window, *sizes)
+
+
+def caffe_alexnet(tensors: Tensors, settings: Settings) -> Any:
+    """Returns the AlexNet of split-brain autoencoders and colorization."""
+    from keras_ssl.conversion.references import torch_color
+
+    kernels = [tensors[f"conv{number}.weight"] for number in range(1, 6)]
+    return torch_color.CaffeAlexNet([len(kernel) for kernel in kernels], kernels[0].shape[1])
+
+
+def colorization(tensors: Tensors, settings: Settings, caffe: bool) -> Any:
+    """Returns the network that colorizes, of Caffe or of PyTorch."""
+    from keras_ssl.conversion.references import torch_color
+
+    place = r"(?:bw_)?conv(\d)_(\d+)" if caffe else r"model([1-7])\.(\d+)"
+    kernels: dict[int, list[Any]] = {}
+    for key, value in tensors.items():
+        match = re.fullmatch(rf"{place}\.weight", key)
+        if match and "1" <= match[1] <= "7" and np.ndim(value) == 4:
+            kernels.setdefault(int(match[1]), []).append(value)
+    stages = [kernels[number] for number in range(1, 8)]
+    shape = [len(stage) for stage in stages], [len(stage[0]) for stage in stages]
+    return torch_color.Colorization(*shape, caffe)
+
+
+def preact(tensors: Tensors, settings: Settings) -> Any:
+    """Returns a ResNet version 2, from the sizes of its kernels in their order: each stage begins with a shortcut."""
+    from keras_ssl.conversion.references import torch_preact
+
+    number = count(tensors, r"resnet_model\.(conv2d(?:_\d+)?)\.")
+    names = ["conv2d", *(f"conv2d_{index}" for index in range(1, number))]
+    kernels = [tensors[f"resnet_model.{name}.kernel"] for name in names]
+    sizes = "".join(str(len(kernel)) for kernel in kernels[1:])
+    bottleneck = sizes.startswith("11")
+    block = "131" if bottleneck else "33"
+    blocks = [len(stage) // len(block) for stage in re.findall(f"1((?:{block})+)", sizes)]
+    inside = [kernel.shape[3] for kernel in kernels if len(kernel) == 3][:: block.count("3")]
+    filters = [inside[sum(blocks[:stage])] for stage in range(len(blocks))]
+    return torch_preact.PreActResNet(blocks, filters, bottleneck)
+
+
 def _filters(tensors: Tensors, root: str) -> dict[int, int]:
     """Returns the channels of each convolution by its place in a row."""
     found = (re.fullmatch(rf"{re.escape(root)}\.(\d+)\.weight", key) for key in tensors)

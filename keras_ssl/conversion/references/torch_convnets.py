@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -283,11 +282,3 @@ def _dense_blocks(width: int, dense: Sequence[int]) -> list[nn.Module]:
     first, second = nn.Linear(width, dense[0], bias=False), nn.Linear(*dense, bias=False)
     norms = [nn.BatchNorm1d(width) for width in dense]
     return [nn.Sequential(nn.Flatten(), first, norms[0], nn.ReLU(), second, norms[1], nn.ReLU())]
-
-
-def lightness(images: np.ndarray) -> np.ndarray:
-    """Returns L - 50 of images in [0, 1] as OpenCV documents it: `(batch, height, width, 1)` float32."""
-    linear = np.where(images > 0.04045, ((images + 0.055) / 1.055) ** 2.4, images / 12.92)
-    y = linear @ np.array([0.212671, 0.715160, 0.072169])
-    value = np.where(y > 0.008856, 116.0 * np.cbrt(y) - 16.0, 903.3 * y)
-    return (value - 50.0).astype(np.float32)[..., None]

@@ -1,5 +1,9 @@
 """Swin in PyTorch, with the names that its files have; written from its description, window by window."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,8 +12,8 @@ from keras_ssl.conversion.references.torch_attention import norm, perceptron, sp
 from keras_ssl.conversion.references.torch_convnets import Outputs
 
 
-def distances(window):
-    """Row of the table for each pair of places: rows between them first, both counted from -(window - 1)."""
+def distances(window: int) -> torch.Tensor:
+    """Returns the row of the table for each pair of places, between them rows first, counted from -(window - 1)."""
     places = [divmod(place, window) for place in range(window**2)]
     rows = [
         [
@@ -22,15 +26,17 @@ def distances(window):
 
 
 class WindowAttention(nn.Module):
-    def __init__(self, width, heads, window):
+    """Attention in one window, with a bias for each distance."""
+
+    def __init__(self, width: int, heads: int, window: int):
         super().__init__()
-        self.heads, self.window = heads, window
-        self.relative_position_bias_table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads))
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", distances(window))
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x, apart):
-        """x (batch, window^2, width); apart: bool (window^2, window^2), pairs that do not see each other."""
+    def forward(self, x: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
+        """Returns as much as x (batch, window^2, width); apart: bool, pairs that do not see each other."""
         q, k, v = split_heads(self.qkv(x), self.heads)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         bias = bias - 100.0 * apart.float()
@@ -39,14 +45,16 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads, window, shift):
+    """Attention in windows, perceptron."""
+
+    def __init__(self, width: int, heads: int, window: int, shift: int):
         super().__init__()
         self.window, self.shift = window, shift
         self.norm1, self.attn = norm(width), WindowAttention(width, heads, window)
         self.norm2, self.mlp = norm(width), perceptron(width)
 
-    def windowed(self, x):
-        """Attention in each window of the map that starts `shift` rows and columns further on, edges joined."""
+    def windowed(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns attention in each window of the map that starts `shift` rows and columns further on, edges joined."""
         rows, columns = x.shape[1:3]
         w, s = self.window, self.shift
         x = F.pad(x, (0, 0, 0, -columns % w, 0, -rows % w))
@@ -63,25 +71,29 @@ class Block(nn.Module):
                 result[:, lines, posts] = y.unflatten(1, (w, w))
         return result[:, :rows, :columns]
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.windowed(self.norm1(x))
         return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
 
 
 class Merging(nn.Module):
-    def __init__(self, width):
+    """Four neighbours become one, twice as wide."""
+
+    def __init__(self, width: int):
         super().__init__()
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
         self.norm = norm(4 * width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         four = [x[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
         return self.reduction(self.norm(torch.cat(four, -1)))
 
 
 class Stage(nn.Module):
-    def __init__(self, width, blocks, heads, side, window, merge):
+    """Blocks, every second one shifted unless the map is no larger than a window; merging, if one follows."""
+
+    def __init__(self, width: int, blocks: int, heads: int, side: int, window: int, merge: bool):
         super().__init__()
         shift = window // 2 if side > window else 0
         window = min(side, window)
@@ -92,9 +104,26 @@ class Stage(nn.Module):
 
 
 class Swin(nn.Module):
-    """`size` is the side of the images that it is built for, by which windows shrink."""
+    """Swin; its features are the mean of the last map after the norm.
 
-    def __init__(self, width, blocks, heads, window, size=224, patch=4):
+    Args:
+        width: int. Channels of the first stage.
+        blocks: ints. Blocks of each stage.
+        heads: ints. Heads of each stage.
+        window: int. Side of the windows.
+        size: int. Side of the images that it is built for, by which windows shrink. Defaults to `224`.
+        patch: int. Side of a patch in pixels. Defaults to `4`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        blocks: Sequence[int],
+        heads: Sequence[int],
+        window: int,
+        size: int = 224,
+        patch: int = 4,
+    ):
         super().__init__()
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, width, patch, patch)
@@ -105,9 +134,8 @@ class Swin(nn.Module):
             for i in range(last + 1)
         )
         self.norm = norm(width << last)
-        self.head = nn.Linear(width << last, 5)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> Outputs:
         x = self.patch_embed.norm(self.patch_embed.proj(x).permute(0, 2, 3, 1))
         layers = []
         for stage in self.layers:
