@@ -182,7 +182,10 @@ def _fill_zoo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     card.add_argument("name")
     for action, text in (
         ("fetch", "fetch and convert an entry, so that it loads without network"),
-        ("verify", "hash, count and convert an entry again, and compare"),
+        (
+            "verify",
+            "hash, count and convert an entry again, and compare it with a reference network",
+        ),
     ):
         command = actions.add_parser(action, help=text)
         command.add_argument("name")
@@ -193,6 +196,12 @@ def _fill_zoo(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
         if action == "verify":
             command.add_argument(
                 "--any-file", action="store_true", help="FILE may differ from the published one"
+            )
+            command.add_argument(
+                "--reference",
+                action=argparse.BooleanOptionalAction,
+                default=True,
+                help="whether a reference network in PyTorch or NumPy reads the file too",
             )
     pins = actions.add_parser("pins", help="hashes that were pinned on first use")
     pins.add_argument("--forget", metavar="NAME", help="forget those of this entry")

@@ -43,6 +43,8 @@ DOORS = sorted(
 )
 # The files that the methods are built on may know how views are named; a method may not.
 CONTRACT = ("base.py", "training.py")
+# Modules that are made of an optional package's classes; what needs one imports it inside a function.
+OPTIONAL = dict.fromkeys(sorted((LIBRARY / "conversion/references").glob("torch_*.py")), "torch")
 # Import name of a requirement, where it differs from the requirement's own.
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
 
@@ -126,8 +128,43 @@ def test_imports_flow_one_way():
     assert not wrong, "\n".join(wrong)
 
 
+def imported_inside_functions(tree):
+    """Returns the lines of the imports that run when a function does."""
+    return {
+        node.lineno
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+
+
+def test_optional_modules_are_imported_late():
+    """Only by functions, or by one another; so that `import keras_ssl` never needs their package."""
+    assert OPTIONAL
+    names = {module_of(path) for path in OPTIONAL}
+    late = 0
+    for path in FILES:
+        tree = parse(path)
+        found = {line for name, line in imported_modules(path, tree) if name in names}
+        found |= {  # from the package that they are in
+            node.lineno
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if f"{node.module}.{alias.name}" in names
+        }
+        early = found - imported_inside_functions(tree)
+        assert not early or path in OPTIONAL, f"{path} imports at its top, in line {min(early)}"
+        late += len(found - early)
+    assert late
+
+
 def test_third_party_imports_are_declared():
-    """What a file imports when it is imported is required; what a function imports may also be an extra."""
+    """What a file imports when it is imported is required; what a function imports may also be an extra.
+
+    The modules in `OPTIONAL` may import their package, which is an extra too.
+    """
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     required = setup["options"]["install_requires"].split("\n")
@@ -140,18 +177,13 @@ def test_third_party_imports_are_declared():
     wrong = []
     for path in FILES:
         tree = parse(path)
-        inside = {
-            node.lineno
-            for function in ast.walk(tree)
-            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-            for node in ast.walk(function)
-            if isinstance(node, (ast.Import, ast.ImportFrom))
-        }
+        inside = imported_inside_functions(tree)
         for name, line in imported_modules(path, tree):
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top == "keras_ssl":
                 continue
-            allowed = names(required) | (names(extras) if line in inside else set())
+            late = line in inside or OPTIONAL.get(path) == top
+            allowed = names(required) | (names(extras) if late else set())
             if top not in allowed:
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
@@ -214,6 +246,9 @@ def test_flags_are_read_in_one_place():
 
 @pytest.mark.parametrize("name", [module_of(path) for path in FILES])
 def test_every_module_can_be_imported(name):
+    needed = {module_of(path): package for path, package in OPTIONAL.items()}.get(name)
+    if needed:
+        pytest.importorskip(needed, reason=f"{needed} is not installed; {name} is made of it")
     assert importlib.import_module(name).__doc__, f"{name} has no docstring"
 
 

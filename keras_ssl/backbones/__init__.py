@@ -9,19 +9,29 @@ from keras_ssl.backbones.adapters import LIBRARIES, AdaptedBackbone
 from keras_ssl.backbones.alexnet import AlexNet
 from keras_ssl.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from keras_ssl.backbones.convnext import ConvNeXt
+from keras_ssl.backbones.dilated import DilatedVGG
+from keras_ssl.backbones.preact import PreActResNet
 from keras_ssl.backbones.projection import EncoderWithHead, ProjectionHead
 from keras_ssl.backbones.regnet import RegNet
 from keras_ssl.backbones.resnet import ResNet
+from keras_ssl.backbones.swin import Swin
 from keras_ssl.backbones.vgg import VGG
 from keras_ssl.backbones.vit import ViT
 from keras_ssl.backbones.xcit import XCiT
 
-SMALL = 64  # up to this image size a ResNet gets the CIFAR stem and a ViT patches of 4 pixels
+SMALL = (
+    64  # up to this image size a ResNet gets the CIFAR stem, a ViT patches of 4 pixels, a Swin of 2
+)
 FOURTEEN = ("vit_huge", "vit_giant")  # patches of 14 pixels
 
 
 def _regnet(blocks: tuple[int, ...], filters: tuple[int, ...], group_width: int) -> dict[str, Any]:
     return {"blocks": blocks, "filters": filters, "group_width": group_width}
+
+
+def _swin(width: int, third: int) -> dict[str, Any]:
+    heads = tuple(width // 32 * 2**stage for stage in range(4))
+    return {"width": width, "blocks": (2, 2, third, 2), "num_heads": heads}
 
 
 BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
@@ -33,6 +43,8 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     "resnet152": (ResNet, {"blocks": (3, 8, 36, 3)}),
     # He et al., 2016, "Identity mappings", for the depth; the blocks are those of the others
     "resnet200": (ResNet, {"blocks": (3, 24, 36, 3)}),
+    # He et al., 2016, "Identity mappings", with the blocks of resnet18
+    "resnet18_preact": (PreActResNet, {"blocks": (2, 2, 2, 2)}),
     # ours: one basic block a stage, for one laptop core
     "resnet_mini": (
         ResNet,
@@ -79,6 +91,8 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     # Krizhevsky et al., 2012; Simonyan and Zisserman, 2015, table 1, D
     "alexnet": (AlexNet, {}),
     "vgg16": (VGG, {"blocks": (2, 2, 3, 3, 3)}),
+    # Zhang et al., 2016 (colorization)
+    "vgg_dilated": (DilatedVGG, {}),
     # El-Nouby et al., 2021, table 1
     "xcit_small_12": (XCiT, {"width": 384, "depth": 12, "num_heads": 8, "layer_scale": 1.0}),
     "xcit_medium_24": (XCiT, {"width": 512, "depth": 24, "num_heads": 8, "layer_scale": 1e-5}),
@@ -87,6 +101,11 @@ BACKBONES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     "convnext_small": (ConvNeXt, {"blocks": (3, 3, 27, 3), "filters": (96, 192, 384, 768)}),
     "convnext_base": (ConvNeXt, {"blocks": (3, 3, 27, 3), "filters": (128, 256, 512, 1024)}),
     "convnext_large": (ConvNeXt, {"blocks": (3, 3, 27, 3), "filters": (192, 384, 768, 1536)}),
+    # Liu et al., 2021, section 3.3
+    "swin_tiny": (Swin, _swin(96, 6)),
+    "swin_small": (Swin, _swin(96, 18)),
+    "swin_base": (Swin, _swin(128, 18)),
+    "swin_large": (Swin, _swin(192, 18)),
 }
 
 
@@ -104,7 +123,8 @@ def build(name: str, *, image_size: int | None = None, **settings: Any) -> Backb
         image_size: int or None. Side of the images it is built for; it takes other sizes too, as its class
             documents. None: 224, for the mini networks 32. Up to 64 a ResNet gets `stem="cifar"` and a ViT or
             XCiT `patch_size=4` unless the settings say otherwise; above that the ImageNet stem and patches of 16
-            (`vit_huge` and `vit_giant`: 14). The others are the same at every size.
+            (`vit_huge` and `vit_giant`: 14). A Swin has patches of 4 and windows of 7, up to 64 patches of 2 and
+            windows of 4. The others are the same at every size.
         **settings: further arguments of the class.
 
     Returns:
@@ -130,6 +150,8 @@ def build(name: str, *, image_size: int | None = None, **settings: Any) -> Backb
         fitting = {"stem": "cifar" if size <= SMALL else "imagenet"}
     elif network in (ViT, XCiT):
         fitting = {"patch_size": 4 if size <= SMALL else (14 if name in FOURTEEN else 16)}
+    elif network is Swin and size <= SMALL:
+        fitting = {"patch_size": 2, "window_size": 4}
     return network(**{**defaults, **fitting, **settings, "image_size": size})
 
 
@@ -142,10 +164,13 @@ __all__ = [
     "AlexNet",
     "Backbone",
     "ConvNeXt",
+    "DilatedVGG",
     "RegNet",
     "EncoderWithHead",
+    "PreActResNet",
     "ProjectionHead",
     "ResNet",
+    "Swin",
     "ViT",
     "XCiT",
     "build",

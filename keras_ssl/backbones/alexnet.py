@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_ssl.backbones.plain import PlainBackbone, Unit
+from keras_ssl.backbones.plain import PlainBackbone
+from keras_ssl.backbones.units import Unit
 
 KERNELS, BORDERS = (11, 5, 3, 3, 3), (2, 2, 1, 1, 1)
 POOLED = (True, True, False, False, True)
@@ -28,6 +29,8 @@ class AlexNet(PlainBackbone):
     | Jigsaw of VISSL | `stride=2, first_border=0, first_norm=3, groups=(1, 2, 1, 2, 2), \
 response_norm=True` |
     | colorization of VISSL | `first_border=0, groups=(1, 2, 1, 2, 2), lightness=True` |
+    | split-brain autoencoder | `first_border=0, groups=(1, 2, 1, 2, 2), first_norm=6, ceil_pool=True, lab=True` |
+    | colorization by its authors | the same with `lightness=True` instead of `lab=True` |
 
     Args:
         filters: five ints > 0. Channels of the convolutions. Defaults to `(96, 256, 384, 384, 256)`.
@@ -50,6 +53,9 @@ response_norm=True` |
         sobel: bool. Whether the network sees edges of the normalized image instead of colors. Defaults to `False`.
         lightness: bool. Whether it sees L - 50 of CIE Lab instead of colors; `mean` and `std` do not count then.
             Defaults to `False`.
+        lab: bool. Whether it sees L - 50, a and b of CIE Lab instead of colors; likewise. Defaults to `False`.
+        ceil_pool: bool. Whether the last window of a pool may reach over the edge of the map, as in Caffe; makes no
+            difference at 227 pixels. Defaults to `False`.
         synchronized: bool. Whether batch-norm uses the statistics of all replicas. Defaults to `True`.
         recompute: bool. Whether the backward pass computes each convolution again instead of keeping what is
             inside it. Defaults to `False`.
@@ -61,8 +67,10 @@ response_norm=True` |
 
     Reference: Krizhevsky, Sutskever, Hinton, 2012. Reference code: facebookresearch/deepcluster `models/alexnet.py`;
     yukimasano/self-label `models/alexnet.py`; gidariss/FeatureLearningRotNet `architectures/AlexNet.py`;
-    facebookresearch/vissl `vissl/models/trunks/alexnet_jigsaw.py`, `alexnet_colorization.py`.
-    Differs from the reference: VISSL's colorization rounds L to 8 bits before it is centered.
+    facebookresearch/vissl `vissl/models/trunks/alexnet_jigsaw.py`, `alexnet_colorization.py`;
+    richzhang/splitbrainauto `models/deploy_lab.prototxt`; richzhang/colorization `models/alexnet_deploy_lab.prototxt`.
+    Differs from the reference: VISSL's colorization rounds L to 8 bits before it is centered. Lab is scikit-image's;
+    the color layer of the split-brain authors' own Caffe has other last digits, at most 0.05 in a.
     """
 
     def __init__(
@@ -80,6 +88,8 @@ response_norm=True` |
         dropout: float = 0.0,
         sobel: bool = False,
         lightness: bool = False,
+        lab: bool = False,
+        ceil_pool: bool = False,
         synchronized: bool = True,
         recompute: bool = False,
         image_size: int = 224,
@@ -97,6 +107,7 @@ response_norm=True` |
             "dropout": dropout,
             "sobel": sobel,
             "lightness": lightness,
+            "lab": lab,
             "synchronized": synchronized,
         }
         units = [
@@ -109,11 +120,10 @@ response_norm=True` |
                 index + 1 >= first_norm,
                 (3, 2) if POOLED[index] else None,
                 response_norm and index < 2,
+                ceil_pool,
             )
             for index in range(5)
         ]
-        if lightness:
-            kwargs |= {"mean": None, "std": None}
         super().__init__(units, dropout_from=0, border=0, image_size=image_size, **shared, **kwargs)
         self.recompute = recompute
         self.settings = {
@@ -123,6 +133,7 @@ response_norm=True` |
             "groups": list(groups),
             "first_norm": first_norm,
             "response_norm": response_norm,
+            "ceil_pool": ceil_pool,
             **shared,
         }
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_ssl.layers.recompute import recomputed
+from keras_ssl.views.lab import rgb_to_lab
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,7 +42,9 @@ class Backbone(keras.Model):
 
     Attributes: `feature_dim`, `image_size` (the size it was built for), `mean`, `std`, `replica_exact` (False
     if it draws random numbers that depend on more than the sample), `recompute` (whether blocks are computed again
-    in the backward pass; may be set at any time before the step is compiled).
+    in the backward pass; may be set at any time before the step is compiled), `lightness` (whether the network sees
+    L - 50 of CIE Lab, one channel, instead of the normalized colors; `mean` and `std` are None then), `lab` (likewise,
+    with a and b).
 
     All weights exist after construction; `Class.from_config(backbone.get_config())` is a new network of the
     same form.
@@ -55,6 +58,7 @@ class Backbone(keras.Model):
     OUTPUTS: tuple[str, ...] = ("features", "layers")
     replica_exact = True
     recompute = False
+    lightness = lab = False
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class Backbone(keras.Model):
                 part.trainable = False
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns `(images - mean) / std` in at least float32.
+        """Returns `(images - mean) / std`, or L - 50 of CIE Lab, or that with a and b; in at least float32.
 
         Args:
             images: float `(batch, height, width, 3)`, RGB in [0, 1].
@@ -92,6 +96,10 @@ class Backbone(keras.Model):
             ValueError: if the images are integers or do not have three channels.
         """
         images = self._checked(images)
+        if self.lightness or self.lab:
+            lab = rgb_to_lab(images)
+            centered = lab[..., :1] - 50.0
+            return tf.concat([centered, lab[..., 1:]], axis=-1) if self.lab else centered
         mean, std = (tf.constant(value, images.dtype) for value in (self.mean, self.std))
         return (images - mean) / std
 

@@ -1,8 +1,7 @@
-"""Networks without shortcuts: a row of convolutions, then dense layers if wanted. AlexNet and VGG are made of it."""
+"""Networks without shortcuts: a row of convolutions, then dense layers if wanted. AlexNet and VGGs are made of it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,106 +10,14 @@ import tensorflow as tf
 
 from keras_ssl import random
 from keras_ssl.backbones.base import Backbone
-from keras_ssl.layers.batch_norm import BatchNormalization
+from keras_ssl.backbones.units import PlainUnit, Unit
 from keras_ssl.layers.convolution import PaddedConvolution, mean_of_map
 from keras_ssl.layers.response_norm import local_response_norm
-from keras_ssl.views.lab import rgb_to_lab
 from keras_ssl.views.pretext import sobel as sobel_edges
 
 
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """One convolution and what follows it.
-
-    Args:
-        filters: int > 0.
-        kernel_size: int > 0. Defaults to `3`.
-        stride: int > 0. Defaults to `1`.
-        border: int >= 0. Zeros on each side. Defaults to `1`.
-        groups: int > 0. Defaults to `1`.
-        batch_norm: bool. Whether there is one before the ReLU. Defaults to `True`.
-        pool: (size, stride) of a max-pool without padding, or None. Defaults to `None`.
-        response_norm: bool. Whether `local_response_norm` follows the pool. Defaults to `False`.
-    """
-
-    filters: int
-    kernel_size: int = 3
-    stride: int = 1
-    border: int = 1
-    groups: int = 1
-    batch_norm: bool = True
-    pool: tuple[int, int] | None = None
-    response_norm: bool = False
-
-    def side(self, side: int) -> tuple[int, int]:
-        """Returns the side of the map after the convolution and after the pool for an input of a given side."""
-        after = (side + 2 * self.border - self.kernel_size) // self.stride + 1
-        return after, (after - self.pool[0]) // self.pool[1] + 1 if self.pool else after
-
-
-@keras.saving.register_keras_serializable(package="keras_ssl")
-class PlainUnit(keras.layers.Layer):
-    """A convolution or a dense layer, batch-norm if wanted, and a ReLU.
-
-    Args:
-        layer: keras.layers.Layer. The convolution or dense layer.
-        batch_norm: bool. Whether there is a batch-norm before the ReLU.
-        relu: bool. Whether there is a ReLU. Defaults to `True`.
-        synchronized: bool. See `BatchNormalization`. Defaults to `True`.
-    """
-
-    def __init__(
-        self,
-        layer: keras.layers.Layer,
-        *,
-        batch_norm: bool,
-        relu: bool = True,
-        synchronized: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.layer = layer
-        self.relu = relu
-        self.synchronized = synchronized
-        self.norm = None
-        if batch_norm:
-            self.norm = BatchNormalization(
-                synchronized=synchronized, dtype=self.dtype_policy, name="norm"
-            )
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        if self.built:
-            return
-        self.layer.build(input_shape)
-        if self.norm is not None:
-            width = self.layer.units if hasattr(self.layer, "units") else self.layer.filters
-            self.norm.build((*input_shape[:-1], width))
-        self.built = True
-
-    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        x = self.layer(x)
-        if self.norm is not None:
-            x = self.norm(x, training=training)
-        return tf.nn.relu(x) if self.relu else x
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
-            "batch_norm": self.norm is not None,
-            "relu": self.relu,
-            "synchronized": self.synchronized,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PlainUnit:
-        """Returns a new layer of the same form."""
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**{**config, "layer": layer})
-
-
 class PlainBackbone(Backbone):
-    """What AlexNet and VGG share; each of them says which units and dense layers it has.
+    """What AlexNet and the VGGs share; each of them says which units and dense layers it has.
 
     Args:
         units: Units. The convolutions in order.
@@ -121,6 +28,7 @@ class PlainBackbone(Backbone):
         dropout_from: int. Index of the first dense layer with dropout before it.
         sobel: bool. Whether the network sees the edges of the normalized image (2 channels) instead of its colors.
         lightness: bool. Whether it sees L - 50 of CIE Lab (1 channel) instead; then `mean` and `std` do not count.
+        lab: bool. Whether it sees L - 50, a and b of CIE Lab instead; likewise.
         border: int >= 0. Zeros around the image, outside of the padding of the first layer.
         synchronized: bool. See `BatchNormalization`.
         image_size, mean, std: see `Backbone`.
@@ -140,26 +48,39 @@ class PlainBackbone(Backbone):
         dropout_from: int,
         sobel: bool,
         lightness: bool,
+        lab: bool,
         border: int,
         synchronized: bool,
         image_size: int,
         **kwargs: Any,
     ) -> None:
+        inputs = {"sobel": sobel, "lightness": lightness, "lab": lab}
+        if sum(inputs.values()) > 1:
+            chosen = " and ".join(name for name, wanted in inputs.items() if wanted)
+            raise ValueError(
+                f"Expected at most one of sobel, lightness and lab. Received: {chosen}"
+            )
+        if lightness or lab:
+            kwargs |= {"mean": None, "std": None}
         super().__init__(image_size, **kwargs)
-        if sobel and lightness:
-            raise ValueError("Expected at most one of sobel and lightness. Received: both")
         if border < 0 or not 0.0 <= dropout < 1.0:
             raise ValueError(
                 "Expected border >= 0 and dropout in [0, 1). "
                 f"Received: border={border}, dropout={dropout}"
             )
-        self.specs, self.sobel, self.lightness, self.border = tuple(units), sobel, lightness, border
+        self.specs, self.border = tuple(units), border
+        self.sobel, self.lightness, self.lab = sobel, lightness, lab
         self.dropout, self.dropout_from = dropout, dropout_from
         self.last_map = (*self._last_side(image_size, image_size), self.specs[-1].filters)
         shared = {"synchronized": synchronized, "dtype": self.dtype_policy}
         self.units = [
             PlainUnit(
-                self._convolution(unit), batch_norm=unit.batch_norm, name=f"conv{n}", **shared
+                self._convolution(unit),
+                batch_norm=unit.batch_norm,
+                norm_last=unit.norm_last,
+                affine=unit.affine,
+                name=f"conv{n}",
+                **shared,
             )
             for n, unit in enumerate(self.specs, start=1)
         ]
@@ -182,6 +103,7 @@ class PlainBackbone(Backbone):
             unit.kernel_size,
             unit.stride,
             border=unit.border,
+            dilation=unit.dilation,
             groups=unit.groups,
             use_bias=True,
             dtype=self.dtype_policy,
@@ -225,12 +147,6 @@ class PlainBackbone(Backbone):
             last.append(after)
         return tuple(last)
 
-    def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns `(images - mean) / std`, or L - 50 of CIE Lab, in at least float32; argument as in `Backbone`."""
-        if self.lightness:
-            return rgb_to_lab(self._checked(images))[..., :1] - 50.0
-        return super().normalize(images)
-
     def call(
         self,
         x: tf.Tensor,
@@ -245,8 +161,7 @@ class PlainBackbone(Backbone):
         for unit, spec in zip(self.units, self.specs, strict=True):
             x = self._run_block(unit, x, training)
             maps.append(x)
-            if spec.pool is not None:
-                x = tf.nn.max_pool2d(x, *spec.pool, "VALID")
+            x = spec.pooled(x)
             if spec.response_norm:
                 x = local_response_norm(x)
         features = self._dense(x, training, keys) if self.dense_units else mean_of_map(x)

@@ -24,7 +24,7 @@ class ResNet(Backbone):
         blocks: ints > 0. Number of residual blocks of each stage; (3, 4, 6, 3) is ResNet-34 and 50.
         bottleneck: bool. Bottleneck (50 and deeper) or basic blocks (18, 34). Defaults to `True`.
         filters: ints > 0. Channels inside the blocks of each stage; the stem gives the first. Every stage but
-            the first halves the map. Defaults to `(64, 128, 256, 512)`.
+            the first halves the map (see `last_stride`). Defaults to `(64, 128, 256, 512)`.
         width: int or float > 0. Multiplies every number of channels: the w2, w4 of SwAV and the x2 of VICReg.
             Not torchvision's "wide", which widens the 3x3 only. Defaults to `1`.
         stem: str. `"imagenet"`: 7x7 convolution with stride 2, then 3x3 max-pool with stride 2. `"cifar"`: 3x3
@@ -36,6 +36,10 @@ class ResNet(Backbone):
         selective_kernels: bool. Whether the network is SimCLR v2's "+SK": a stem of three 3x3 convolutions (with
             the ImageNet stem), `SelectiveKernel` for the 3x3 of every bottleneck, and a 2x2 mean on the shortcuts
             that have a convolution. Defaults to `False`.
+        last_stride: int. 2, or 1: the last stage of several does not halve the map, as in VISSL's colorization.
+            Defaults to `2`.
+        lightness: bool. Whether it sees L - 50 of CIE Lab, one channel, instead of colors, as in VISSL's colorization;
+            `mean` and `std` do not count then. Defaults to `False`.
         zero_init_residual: bool. Whether the last gamma of every block starts at 0: SimCLR, BYOL, SimSiam,
             Barlow Twins, VICReg, MoCo v3; not MoCo v1, v2. Defaults to `False`.
         synchronized: bool. Whether batch-norm uses the statistics of all replicas. Defaults to `True`.
@@ -49,7 +53,10 @@ class ResNet(Backbone):
     Reference: He et al., 2015, https://arxiv.org/abs/1512.03385, table 1; CIFAR stem: section 4.2 and SimCLR
     (https://arxiv.org/abs/2002.05709), appendix B.9. Reference code: pytorch/vision
     `torchvision/models/resnet.py`; facebookresearch/swav `src/resnet50.py` (width); google-research/simclr
-    `resnet.py` (padding, selective kernels); Haiku `nets/resnet.py` (BYOL's padding).
+    `resnet.py` (padding, selective kernels); Haiku `nets/resnet.py` (BYOL's padding); facebookresearch/vissl
+    `vissl/models/trunks/resnext.py` (`last_stride`), `vissl/data/ssl_transforms/img_pil_to_lab_tensor.py`
+    (`lightness`).
+    Differs from the reference: VISSL's colorization rounds L to 8 bits before it is centered.
     """
 
     def __init__(
@@ -62,12 +69,16 @@ class ResNet(Backbone):
         stem: str = "imagenet",
         padding: str = "torch",
         selective_kernels: bool = False,
+        last_stride: int = 2,
+        lightness: bool = False,
         zero_init_residual: bool = False,
         synchronized: bool = True,
         recompute: bool = False,
         image_size: int = 224,
         **kwargs: Any,
     ) -> None:
+        if lightness:
+            kwargs |= {"mean": None, "std": None}
         super().__init__(image_size, **kwargs)
         self.settings = {
             "blocks": list(blocks),
@@ -77,19 +88,23 @@ class ResNet(Backbone):
             "stem": stem,
             "padding": padding,
             "selective_kernels": selective_kernels,
+            "last_stride": last_stride,
+            "lightness": lightness,
             "zero_init_residual": zero_init_residual,
             "synchronized": synchronized,
         }
         self._check_settings()
         self.stem, self.padding, self.recompute = stem, padding, recompute
+        self.lightness = lightness
         channels = [round(width * count) for count in filters]
+        strides = [1, *[2] * (len(blocks) - 2), last_stride][: len(blocks)]
         self.stem_convs, self.stem_norms = self._make_stem(channels[0])
         self.stem_conv, self.stem_norm = self.stem_convs[-1], self.stem_norms[-1]
         self.stages = [
             [
                 ResidualBlock(
                     channels[stage],
-                    2 if stage > 0 and index == 0 else 1,
+                    strides[stage] if index == 0 else 1,
                     bottleneck=bottleneck,
                     zero_init_residual=zero_init_residual,
                     synchronized=synchronized,
@@ -107,7 +122,7 @@ class ResNet(Backbone):
 
     def _check_settings(self) -> None:
         settings = self.settings
-        for name, allowed in (("stem", STEMS), ("padding", PADDINGS)):
+        for name, allowed in (("stem", STEMS), ("padding", PADDINGS), ("last_stride", (1, 2))):
             if settings[name] not in allowed:
                 raise ValueError(
                     f"`{name}` must be one of {allowed}. Received: {name}={settings[name]!r}"
@@ -143,7 +158,7 @@ class ResNet(Backbone):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if self.built:
             return
-        channels = input_shape[-1]
+        channels = 1 if self.lightness else input_shape[-1]
         for conv, norm in zip(self.stem_convs, self.stem_norms, strict=True):
             conv.build((None, None, None, channels))
             channels = conv.filters

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_ssl.backbones.plain import PlainBackbone, Unit
+from keras_ssl.backbones.plain import PlainBackbone
+from keras_ssl.backbones.units import Unit
 
 
 @keras.saving.register_keras_serializable(package="keras_ssl")
@@ -79,6 +80,7 @@ class VGG(PlainBackbone):
             dense_norm=False,
             dropout_from=1,
             lightness=False,
+            lab=False,
             image_size=image_size,
             **shared,
             **kwargs,

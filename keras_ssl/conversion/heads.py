@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_ssl.backbones import ProjectionHead
 from keras_ssl.conversion.engine import DENSE, Layout, Port, Tensors, batch_norm_ports, convert
+from keras_ssl.conversion.preact import ROOT, without_scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class HeadKind:
         settings: dict. Further arguments of `ProjectionHead`.
         prototypes: ints. Numbers of prototypes of the released network.
         prototype_root: str. Name of the prototypes, without the last part.
+        prepare: callable. Changes the names of the whole checkpoint before the head is looked for. Defaults to `None`.
     """
 
     root: str
@@ -34,6 +36,7 @@ class HeadKind:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     prototypes: tuple[int, ...] = ()
     prototype_root: str = ""
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -45,8 +48,9 @@ _SETS = {"widths": (2048, 128), "settings": {"normalize": True}, "prototype_root
 
 # Reference code: facebookresearch/swav `src/resnet50.py`; dino `vision_transformer.py`; moco `moco/builder.py`;
 # moco-v3 `moco/builder.py`; simsiam `simsiam/builder.py`; barlowtwins `main.py`; vicreg `main_vicreg.py`;
-# google-research/simclr `model_util.py`. Keys are those after the prefixes of the encoder were removed: `module.`,
-# and `encoder_q.` (MoCo), `base_encoder.` (MoCo v3), `encoder.` (SimSiam).
+# google-research/simclr `model_util.py`; neuroailab/LocalAggregation `model/resnet_model.py`. Keys are those after
+# the prefixes of the encoder were removed: `module.`, and `encoder_q.` (MoCo), `base_encoder.` (MoCo v3), `encoder.`
+# (SimSiam).
 HEADS: dict[str, HeadKind] = {
     "swav": HeadKind("projection_head", prototypes=(3000,), **_SETS),
     "deepclusterv2": HeadKind("projection_head", prototypes=(3000,) * 3, **_SETS),
@@ -72,6 +76,9 @@ HEADS: dict[str, HeadKind] = {
     "vicreg": HeadKind("projector", (8192, 8192, 8192), {"output_bias": False}),
     "simclr": HeadKind(
         "head_contrastive", (2048, 2048, 128), {"use_bias": False, "output_norm": "scale"}
+    ),
+    "local_aggregation": HeadKind(
+        f"{ROOT}/dense", (128,), {"normalize": True}, prepare=without_scope
     ),
 }
 
@@ -111,7 +118,8 @@ def read_head(kind: str, tensors: Tensors) -> tuple[ProjectionHead, dict[str, An
     Args:
         kind: str. A name in `HEADS`.
         tensors: mapping from key to array, prefixes removed; the encoder's may be among them. The sizes are read from
-            the shapes, and whether batch-norm follows the hidden layers from the names.
+            the shapes, and whether DINO's hidden layers have a batch-norm and its last one a weight norm from the
+            names.
 
     Raises:
         ValueError: if there is no such kind, or its tensors are not in the checkpoint.
@@ -125,14 +133,18 @@ def read_head(kind: str, tensors: Tensors) -> tuple[ProjectionHead, dict[str, An
             f"Received: {len(tensors)} tensors, none there"
         )
     sizes = [np.shape(renamed[key]) for key in kernels]
-    if kind != "simclr":
+    if kind not in ("simclr", "local_aggregation"):  # TensorFlow's (in, out) is Keras's
         sizes = [shape[::-1] for shape in sizes]
     settings: dict[str, Any] = {"widths": [out for _, out in sizes]}
     if form.prototypes:
         found = [np.shape(renamed[key])[0] for key in sorted(renamed) if _is_set(form, key)]
         settings["prototypes"] = found
-    if kind == "dino":  # an option of the authors' training
+    if (
+        kind == "dino"
+    ):  # options of the authors' training; the ResNet-50's last layer has no weight norm
         settings["hidden_norm"] = f"{form.name}.1.running_mean" in renamed
+        if f"{form.prototype_root.split('|')[0]}.weight" in renamed:
+            settings["prototype_kind"] = "linear"
     head = build_head(kind, sizes[0][0], **settings)
     return head, convert(renamed, head, layout)
 
@@ -148,7 +160,7 @@ def _form(kind: str) -> HeadKind:
 def _kernels(form: HeadKind, tensors: Tensors) -> list[str]:
     """Returns the names of the dense kernels of the perceptron, in order."""
     root = re.escape(form.name)
-    pattern = re.compile(rf"{root}(?:\.(\d+))?\.weight|{root}/nl_(\d+)/dense/kernel")
+    pattern = re.compile(rf"{root}(?:\.(\d+))?\.weight|{root}/nl_(\d+)/dense/kernel|{root}/kernel")
     found = {key: pattern.fullmatch(key) for key in tensors if np.ndim(tensors[key]) == 2}
     places = {key: int(match[1] or match[2] or 0) for key, match in found.items() if match}
     return sorted(places, key=places.__getitem__)
@@ -177,6 +189,12 @@ def _perceptron_ports(mlp: Any, form: HeadKind) -> list[Port]:
             pairs = zip(names, values, strict=True)
             key = f"{key}/batch_normalization"
             found += [Port(f"{key}/{name}", value) for name, value in pairs if value is not None]
+            continue
+        if form.name == f"{ROOT}/dense":
+            found += [
+                Port(f"{form.name}/kernel", dense.kernel),
+                Port(f"{form.name}/bias", dense.bias),
+            ]
             continue
         key = form.name if len(mlp.dense_layers) == 1 else f"{form.name}.{place}"
         found.append(Port(f"{key}.weight", dense.kernel, DENSE))
@@ -210,6 +228,8 @@ def _prototype_ports(head: ProjectionHead, form: HeadKind) -> list[Port]:
 
 def _renamed(tensors: dict[str, Any], form: HeadKind) -> dict[str, Any]:
     """Returns the tensors with the head under its first name, where the file has another one."""
+    if form.prepare is not None:
+        tensors = form.prepare(tensors)
     for names in (form.root, form.prototype_root):
         first, *others = names.split("|")
         for other in others:

@@ -105,7 +105,10 @@ def _blocks(network: PlainBackbone) -> list[Port]:
 
 
 Ports = Callable[[PlainBackbone], list[Port]]
-FIRST = {"stride": 4, "first_border": 2, "response_norm": False, "lightness": False}
+FIRST = {
+    **{"stride": 4, "first_border": 2, "response_norm": False},
+    **{"lightness": False, "lab": False, "ceil_pool": False},
+}
 
 
 def _alexnet(layout: str, ports: Ports, **form: Any) -> Callable[[keras.Model], list[Port]]:

@@ -87,16 +87,17 @@ def _selective_units(layer: Any, path: str) -> list[Unit]:
     ]
 
 
-def _norm_ports(norm: Any, key: str) -> list[Port]:
+def norm_ports(norm: Any, key: str) -> list[Port]:
+    """Returns the four ports of a batch-norm under TensorFlow's names; `key` without the last slash."""
     return [Port(f"{key}/{name}", getattr(norm, name)) for name in NORM]
 
 
 def _tf1_ports(network: keras.Model) -> list[Port]:
     found, norms = [], 0
     for index, unit in enumerate(units(checked_resnet(network, "simclr", selective=True))):
-        found.append(Port(f"base_model/{_counted('conv2d', index)}/kernel", unit.conv.kernel))
+        found.append(Port(f"base_model/{counted('conv2d', index)}/kernel", unit.conv.kernel))
         if unit.norm is not None:
-            found += _norm_ports(unit.norm, f"base_model/{_counted('batch_normalization', norms)}")
+            found += norm_ports(unit.norm, f"base_model/{counted('batch_normalization', norms)}")
             norms += 1
     return found
 
@@ -106,11 +107,11 @@ def _tf2_ports(network: keras.Model) -> list[Port]:
     for unit in units(checked_resnet(network, "simclr", selective=True)):
         found.append(Port(f"{unit.conv_path}/kernel", unit.conv.kernel))
         if unit.norm is not None:
-            found += _norm_ports(unit.norm, unit.norm_path)
+            found += norm_ports(unit.norm, unit.norm_path)
     return found
 
 
-def _counted(name: str, number: int) -> str:
+def counted(name: str, number: int) -> str:
     """Returns the name that TF1 gives to the layer `number` of a kind."""
     return f"{name}_{number}" if number else name
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 
 from keras_ssl.backbones import ResNet
@@ -16,7 +18,9 @@ LEFT_OUT = (
 )
 
 
-def checked_resnet(network: keras.Model, padding: str, selective: bool = False) -> ResNet:
+def checked_resnet(
+    network: keras.Model, padding: str, selective: bool = False, colorization: bool = False
+) -> ResNet:
     """Returns the network if its form is the one that a family of checkpoints was trained with.
 
     Another padding or another kind of block may have variables of the same shapes, and then gives other numbers.
@@ -25,6 +29,7 @@ def checked_resnet(network: keras.Model, padding: str, selective: bool = False) 
         network: keras.Model.
         padding: str. What its `padding` must be.
         selective: bool. Whether the family has selective kernels, and only bottleneck blocks. Defaults to `False`.
+        colorization: bool. Whether the family sees lightness and has a last stage without stride. Defaults to `False`.
 
     Raises:
         ValueError: if it is no `ResNet` of this form.
@@ -32,11 +37,14 @@ def checked_resnet(network: keras.Model, padding: str, selective: bool = False) 
     if not isinstance(network, ResNet):
         raise ValueError(f"Expected a `ResNet`. Received: {type(network).__name__}")
     settings = network.settings
-    if settings["padding"] != padding:
-        raise ValueError(
-            f"Expected a `ResNet` with padding={padding!r}, as these checkpoints were trained with. "
-            f"Received: padding={settings['padding']!r}"
-        )
+    last_stride = 1 if colorization else 2
+    form = {"padding": padding, "lightness": colorization, "last_stride": last_stride}
+    for key, wanted in form.items():
+        if settings[key] != wanted:
+            raise ValueError(
+                f"Expected a `ResNet` with {key}={wanted!r}, as these checkpoints were trained with. "
+                f"Received: {key}={settings[key]!r}"
+            )
     if settings["selective_kernels"] and not selective:
         raise ValueError("Expected a `ResNet` without selective kernels, which only SimCLR has.")
     if padding != "torch" and not settings["bottleneck"]:
@@ -44,9 +52,9 @@ def checked_resnet(network: keras.Model, padding: str, selective: bool = False) 
     return network
 
 
-def ports(network: keras.Model) -> list[Port]:
+def ports(network: keras.Model, colorization: bool = False) -> list[Port]:
     """Returns the ports of a `ResNet` of any depth and width, in torchvision's order."""
-    network = checked_resnet(network, "torch")
+    network = checked_resnet(network, "torch", colorization=colorization)
     found = _unit(network.stem_conv, network.stem_norm, "conv1", "bn1")
     for stage, blocks in enumerate(network.stages, start=1):
         for index, block in enumerate(blocks):
@@ -66,3 +74,10 @@ def _unit(
 
 
 TORCHVISION_RESNET = Layout("torchvision_resnet", ports, left_out=LEFT_OUT)
+# facebookresearch/vissl `vissl/models/trunks/resnext.py` with the settings of `configs/config/benchmark/
+# linear_image_classification/imagenet1k/models/resnet50_colorization.yaml`: the same names, another network.
+VISSL_RESNET_COLORIZATION = Layout(
+    "vissl_resnet_colorization",
+    functools.partial(ports, colorization=True),
+    left_out=LEFT_OUT,
+)

@@ -47,7 +47,7 @@ def _with_key(bias: Array) -> Array:
 WITHOUT_KEY = Turn(_without_key, _with_key)
 
 
-def _pair(layer: keras.layers.Layer, key: str) -> list[Port]:
+def affine_ports(layer: keras.layers.Layer, key: str) -> list[Port]:
     """Returns the ports of a dense layer or a layer-norm."""
     if isinstance(layer, keras.layers.LayerNormalization):
         return [Port(f"{key}.weight", layer.gamma), Port(f"{key}.bias", layer.beta)]
@@ -55,18 +55,18 @@ def _pair(layer: keras.layers.Layer, key: str) -> list[Port]:
     return [*ports, Port(f"{key}.bias", layer.bias)] if layer.use_bias else ports
 
 
-def _block_ports(block: keras.layers.Layer, key: str) -> list[Port]:
+def block_ports(block: keras.layers.Layer, key: str) -> list[Port]:
     """Returns the ports of one block in the order of timm and DINOv2; a gated perceptron has w12 and w3."""
-    ports = _pair(block.norm1, f"{key}.norm1") + _pair(block.qkv, f"{key}.attn.qkv")
+    ports = affine_ports(block.norm1, f"{key}.norm1") + affine_ports(block.qkv, f"{key}.attn.qkv")
     if block.query_value_bias is not None:
         ports.append(Port(f"{key}.attn.qkv.bias", block.query_value_bias, WITHOUT_KEY))
-    ports += _pair(block.projection, f"{key}.attn.proj")
+    ports += affine_ports(block.projection, f"{key}.attn.proj")
     scaled = block.scale1 is not None
     ports += [Port(f"{key}.ls1.gamma", block.scale1)] if scaled else []
-    ports += _pair(block.norm2, f"{key}.norm2")
+    ports += affine_ports(block.norm2, f"{key}.norm2")
     first, second = ("fc1", "fc2") if block.ffn == "mlp" else ("w12", "w3")
-    ports += _pair(block.hidden, f"{key}.mlp.{first}")
-    ports += _pair(block.output_dense, f"{key}.mlp.{second}")
+    ports += affine_ports(block.hidden, f"{key}.mlp.{first}")
+    ports += affine_ports(block.output_dense, f"{key}.mlp.{second}")
     return ports + ([Port(f"{key}.ls2.gamma", block.scale2)] if scaled else [])
 
 
@@ -93,9 +93,9 @@ def _ports(
         if network.rope_periods is not None:
             found.append(Port("rope_embed.periods", network.rope_periods))
         for index, block in enumerate(network.blocks):
-            found += _block_ports(block, f"blocks.{index}")
+            found += block_ports(block, f"blocks.{index}")
         norm_last = network.settings["pooling"] == "mean_then_norm"
-        return found + _pair(network.norm, "fc_norm" if norm_last else "norm")
+        return found + affine_ports(network.norm, "fc_norm" if norm_last else "norm")
 
     return ports
 

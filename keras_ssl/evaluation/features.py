@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ssl import views
-from keras_ssl.backbones import ViT
+from keras_ssl.backbones import Swin, ViT
+from keras_ssl.layers import mean_of_map
 
 _SMALL = 64  # pixels; up to here a picture is used whole
 
@@ -212,31 +213,50 @@ def probe_features(
 
     The class tokens of the last blocks, each after the final norm, first block first, then the mean of the last
     block's patches. DINO's and iBOT's small networks: 4 blocks; their base and large ones: 1 block and the mean.
-    (DINO's own linear heads of base networks expect class token and mean channel by channel in turn.)
+    (DINO's own linear heads of base networks expect class token and mean channel by channel in turn.) A Swin has no
+    class token: the means of its blocks' maps take its place, 4 of them in iBOT.
 
     Args:
-        encoder: ViT with a class token.
+        encoder: ViT with a class token, or Swin.
         images: float `(batch, height, width, 3)` in [0, 1].
         last_blocks: int in [1, depth]. Defaults to `4`.
-        with_mean_patches: bool. Defaults to `False`.
+        with_mean_patches: bool. Not for a Swin, which has them already. Defaults to `False`.
 
     Returns:
-        `(batch, width * (last_blocks + with_mean_patches))` in at least float32.
+        `(batch, width * (last_blocks + with_mean_patches))` in at least float32; of a Swin `(batch, sum of the widths
+        of the last blocks)`.
 
     Raises:
-        ValueError: if the encoder has no class token or fewer blocks.
+        ValueError: if the encoder has no class token and is no Swin, or has fewer blocks.
 
-    Reference code: facebookresearch/dino `eval_linear.py`; facebookresearch/dinov2 `eval/linear.py`.
+    Reference code: facebookresearch/dino `eval_linear.py`; facebookresearch/dinov2 `eval/linear.py`; bytedance/ibot
+    `evaluation/eval_linear.py` and `run.sh`.
     """
-    if not isinstance(encoder, ViT) or encoder.class_token is None:
-        raise ValueError(f"Expected a `ViT` with a class token. Received: {type(encoder).__name__}")
-    if not 1 <= last_blocks <= len(encoder.blocks):
-        raise ValueError(
-            f"`last_blocks` must be in [1, {len(encoder.blocks)}]. Received: last_blocks={last_blocks}"
-        )
+    _check_probe(encoder, last_blocks, with_mean_patches)
     outputs = encoder(images, training=False, output="layers")
-    parts = [layer[:, 0] for layer in outputs["layers"][-last_blocks:]]
-    wide = tf.float64 if parts[0].dtype == tf.float64 else tf.float32
+    layers = outputs["layers"][-last_blocks:]
+    wide = tf.float64 if layers[0].dtype == tf.float64 else tf.float32
+    if isinstance(encoder, Swin):
+        return tf.concat([mean_of_map(tf.cast(layer, wide)) for layer in layers], axis=1)
+    parts = [layer[:, 0] for layer in layers]
     if with_mean_patches:
         parts.append(tf.reduce_mean(tf.cast(outputs["tokens"], wide), 1))
     return tf.concat([tf.cast(part, wide) for part in parts], axis=1)
+
+
+def _check_probe(encoder: keras.Model, last_blocks: int, with_mean_patches: bool) -> None:
+    """Refuses what `probe_features` cannot read."""
+    swin = isinstance(encoder, Swin)
+    if not swin and (not isinstance(encoder, ViT) or encoder.class_token is None):
+        raise ValueError(
+            f"Expected a `ViT` with a class token or a `Swin`. Received: {type(encoder).__name__}"
+        )
+    depth = sum(map(len, encoder.stages)) if swin else len(encoder.blocks)
+    if not 1 <= last_blocks <= depth:
+        raise ValueError(
+            f"`last_blocks` must be in [1, {depth}]. Received: last_blocks={last_blocks}"
+        )
+    if swin and with_mean_patches:
+        raise ValueError(
+            "Expected with_mean_patches=False for a `Swin`, whose blocks give means. Received: True"
+        )

@@ -1,4 +1,4 @@
-"""An encoder's weights for PyTorch: torchvision's names for ResNets, timm's or DINO's for transformers."""
+"""An encoder's weights for PyTorch: torchvision's names for ResNets, their authors' or timm's for transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_ssl
-from keras_ssl.backbones import ResNet, ViT
+from keras_ssl.backbones import ResNet, Swin, ViT
 from keras_ssl.checkpoints import write_safetensors, write_torch
 from keras_ssl.conversion import LAYOUTS, extract
 
@@ -22,21 +22,23 @@ _NORM_LAST = ".running_var"
 def layout_name(encoder: keras.Model) -> str:
     """Returns the key of `LAYOUTS` that an encoder is written in: the one of the PyTorch code that computes it.
 
-    `"torchvision_resnet"` for a `ResNet`. For a `ViT`: `"dinov3"` with rotary positions, `"dinov2"` with registers or
-    a gated perceptron, else `"timm_vit"`.
+    `"torchvision_resnet"` for a `ResNet`, `"swin"` for a `Swin`. For a `ViT`: `"dinov3"` with rotary positions,
+    `"dinov2"` with registers or a gated perceptron, else `"timm_vit"`.
 
     Raises:
-        ValueError: If it is neither a `ResNet` nor a `ViT`.
+        ValueError: If it is none of these.
     """
     if isinstance(encoder, ResNet):
         return "torchvision_resnet"
+    if isinstance(encoder, Swin):
+        return "swin"
     if isinstance(encoder, ViT):
         settings = encoder.settings
         if settings["positions"] == "rope":
             return "dinov3"
         return "dinov2" if settings["num_registers"] or settings["ffn"] != "mlp" else "timm_vit"
     raise ValueError(
-        "Expected a ResNet or a ViT of this library, whose PyTorch names are known. "
+        "Expected a ResNet, a ViT or a Swin of this library, whose PyTorch names are known. "
         f"Received: {type(encoder).__name__}"
         + (
             "; name the run folder or .keras file it was exported from."
@@ -50,14 +52,14 @@ def torch_tensors(encoder: keras.Model) -> dict[str, np.ndarray]:
     """Returns an encoder's weights in float32 under PyTorch's names and with its axes.
 
     Batch-norms get their `num_batches_tracked`, 0, so that the names are those of a `state_dict` without the
-    classifier.
+    classifier; the indices of a `Swin` stay int64.
 
     Args:
-        encoder: `ResNet` or `ViT`.
+        encoder: `ResNet`, `ViT` or `Swin`.
     """
     tensors: dict[str, np.ndarray] = {}
     for key, value in extract(encoder, LAYOUTS[layout_name(encoder)]).items():
-        tensors[key] = np.asarray(value, np.float32)
+        tensors[key] = value if value.dtype == np.int64 else np.asarray(value, np.float32)
         if key.endswith(_NORM_LAST):
             counter = key.removesuffix(_NORM_LAST) + ".num_batches_tracked"
             tensors[counter] = np.zeros((), np.int64)
@@ -81,7 +83,7 @@ def write_for_torch(
     `torchvision.models.resnet50()` with `fc = torch.nn.Identity()`.
 
     Args:
-        encoder: `ResNet` or `ViT`.
+        encoder: `ResNet`, `ViT` or `Swin`.
         path: path. The file; an older one is replaced.
         container: `"torch"` or `"safetensors"`. Defaults to `"torch"`.
         image_size: int. Named in the facts. None takes the encoder's own. Defaults to `None`.

@@ -23,6 +23,7 @@ from keras_ssl.layers.rope import rope_periods, rope_rotation, rotate
 from keras_ssl.layers.sinkhorn import sinkhorn_codes
 from keras_ssl.layers.stochastic_depth import stochastic_depth
 from keras_ssl.layers.transformer import TransformerBlock
+from keras_ssl.layers.windows import PatchMerging, WindowBlock, relative_positions, shift_mask
 
 __all__ = [
     "MLP",
@@ -33,10 +34,12 @@ __all__ = [
     "CrossCovarianceBlock",
     "PaddedConvolution",
     "PatchEmbedding",
+    "PatchMerging",
     "Prototypes",
     "Queue",
     "TransformerBlock",
     "WeightNormDense",
+    "WindowBlock",
     "bicubic_matrix",
     "clone_frozen",
     "copy_weights",
@@ -51,10 +54,12 @@ __all__ = [
     "patchify",
     "random_keep_indices",
     "recomputed",
+    "relative_positions",
     "restore_tokens",
     "rope_periods",
     "rope_rotation",
     "rotate",
+    "shift_mask",
     "sincos_positions",
     "sinkhorn_codes",
     "stochastic_depth",

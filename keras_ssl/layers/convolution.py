@@ -13,7 +13,8 @@ class PaddedConvolution(keras.layers.Conv2D):
     """A square convolution with the same number of zeros on every side of the image.
 
     Groups are computed one after the other and joined: TensorFlow has no gradient of a grouped convolution on
-    a CPU, and Keras's way around it needs XLA.
+    a CPU, and Keras's way around it needs XLA. A dilated one is computed on the image's every n-th pixels, for the
+    same reason: it has no gradient in float64 there.
 
     Args:
         filters: int > 0. Channels that come out.
@@ -23,11 +24,13 @@ class PaddedConvolution(keras.layers.Conv2D):
             the size at stride 1.
         groups: int > 0. Divides the channels that come in and `filters`; each group of outputs sees one
             group of inputs, in order. Defaults to `1`.
+        dilation: int > 0. Distance of the kernel's elements on the image; above 1 the strides must be 1. Defaults to
+            `1`.
         use_bias: bool. Defaults to `False`.
         kernel_initializer: initializer. Defaults to He normal over the fan-out, as in torchvision's ResNet.
 
     Input: `(batch, height, width, channels)`. Output: `(batch, rows, columns, filters)` with
-    rows = (height + 2 border - kernel_size) // strides + 1. The kernel has the shape `(kernel_size,
+    rows = (height + 2 border - dilation (kernel_size - 1) - 1) // strides + 1. The kernel has the shape `(kernel_size,
     kernel_size, channels / groups, filters)`.
     """
 
@@ -39,18 +42,21 @@ class PaddedConvolution(keras.layers.Conv2D):
         *,
         border: int | None = None,
         groups: int = 1,
+        dilation: int = 1,
         use_bias: bool = False,
         kernel_initializer: Any = None,
         **kwargs: Any,
     ) -> None:
         size = kernel_size if isinstance(kernel_size, int) else kernel_size[0]
         kwargs.pop("padding", None)
+        rate = kwargs.pop("dilation_rate", dilation)
         super().__init__(
             filters,
             size,
             strides,
             padding="valid",
             groups=groups,
+            dilation_rate=rate,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer
             or keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
@@ -68,8 +74,11 @@ class PaddedConvolution(keras.layers.Conv2D):
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Returns the convolution of padded inputs, without bias; arguments as Keras gives them."""
         kernel, strides = tf.convert_to_tensor(kernel), self.strides
+        rate = self.dilation_rate[0]
         parts = [
-            tf.nn.conv2d(part, weights, strides, "VALID")
+            tf.nn.atrous_conv2d(part, weights, rate, "VALID")
+            if rate > 1
+            else tf.nn.conv2d(part, weights, strides, "VALID")
             for part, weights in zip(
                 tf.split(inputs, self.groups, -1), tf.split(kernel, self.groups, -1), strict=True
             )

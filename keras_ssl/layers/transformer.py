@@ -204,8 +204,13 @@ class TransformerBlock(keras.layers.Layer):
         query, value = tf.split(tf.convert_to_tensor(self.query_value_bias), 2)
         return qkv + tf.concat([query, tf.zeros_like(query), value], axis=0)
 
-    def _attention(self, x: tf.Tensor, rotation: Rotation | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns `(batch, tokens, width)` and the weights `(batch, heads, tokens, tokens)`."""
+    def _attention(
+        self, x: tf.Tensor, rotation: Rotation | None, bias: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `(batch, tokens, width)` and the weights `(batch, heads, tokens, tokens)`.
+
+        `bias` `(n, heads, tokens, tokens)` is added to the logits; the batch is then n sequences for each sample.
+        """
         batch, tokens = tf.shape(x)[0], x.shape[1] or tf.shape(x)[1]
         size = self.width // self.num_heads
         qkv = tf.reshape(self._query_key_value(x), (batch, tokens, 3, self.num_heads, size))
@@ -217,6 +222,9 @@ class TransformerBlock(keras.layers.Layer):
         logits = tf.matmul(query * size**-0.5, key, transpose_b=True)
         if logits.dtype in (tf.float16, tf.bfloat16):
             logits = tf.cast(logits, tf.float32)
+        if bias is not None:
+            each = tf.reshape(logits, (-1, *bias.shape)) + tf.cast(bias, logits.dtype)
+            logits = tf.reshape(each, (-1, *bias.shape[1:]))
         weights = tf.cast(tf.nn.softmax(logits), value.dtype)
         heads = tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
         return self.projection(tf.reshape(heads, (batch, tokens, self.width))), weights

@@ -10,10 +10,10 @@ from keras_ssl.optimizers.groups import ParameterGroup, variable_path
 
 # What comes before the first block, by the name of the layer or weight under the network's own name.
 _FIRST = re.compile(
-    r"patch_(embedding|(conv|norm)\d+)|class_token|registers|mask_token|position_(table|projection)"
+    r"patch_(embedding|norm|(conv|norm)\d+)|class_token|registers|mask_token|position_(table|projection)"
     r"|stem_(conv|norm)\d*|downsample0_(conv|norm)"
 )
-_DOWNSAMPLE = re.compile(r"downsample(\d+)_(?:conv|norm)")
+_DOWNSAMPLE = re.compile(r"downsample(\d+)(?:_conv|_norm)?")
 _BLOCK = re.compile(r"(?:block|stage)\d+(?:_block\d+)?")
 
 
@@ -25,9 +25,9 @@ def layer_ids(network: keras.Model) -> dict[str, int]:
 
     Returns:
         dict from `variable.path` to int: 0 for patch embedding, tokens and positions or the stem; 1 to L for what
-        belongs to the L blocks (a ViT's, or those of a ResNet, RegNet or ConvNeXt through all stages), in their order,
-        where a ConvNeXt's downsampling belongs to the block after it; L + 1 for what follows them, such as the last
-        normalization or XCiT's blocks of class attention.
+        belongs to the L blocks (a ViT's, or those of a ResNet, RegNet, ConvNeXt or Swin through all stages), in their
+        order, where the downsampling of a ConvNeXt or Swin belongs to the block after it; L + 1 for what follows them,
+        such as the last normalization or XCiT's blocks of class attention.
 
     Raises:
         ValueError: If the network has no blocks named `block0` or `stage1_block0`, as those of other libraries.

@@ -57,7 +57,9 @@ def fetch(name: str, weights: str | None, accept_licence: bool) -> int:
     return 0
 
 
-def verify(name: str, weights: str | None, accept_licence: bool, any_file: bool) -> int:
+def verify(
+    name: str, weights: str | None, accept_licence: bool, any_file: bool, reference: bool
+) -> int:
     """Prints the table of checks of an entry; 1 if one fails."""
     entry = get_entry(name)
     env.import_tensorflow_quietly()
@@ -69,6 +71,7 @@ def verify(name: str, weights: str | None, accept_licence: bool, any_file: bool)
             weights or zoo_cache.PUBLISHED,
             accept_licence=accept_licence,
             any_file=any_file,
+            reference=reference,
         )
     else:
         checks = verify_own(entry)

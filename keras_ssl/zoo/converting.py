@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def convert_source(
     """
     network = build_network(entry, dtype="float32")
     try:
-        tensors, outside = read_tensors(entry, source.paths[0])
+        tree, tensors = read_tensors(entry, source.paths[0])
+        outside = _count_outside(checkpoints.flatten(tree), tensors)
         made = convert(tensors, network, LAYOUTS[entry.layout])
     except ValueError as error:
         path = source.paths[0]
@@ -59,7 +61,7 @@ def convert_source(
             f"Expected the published file of {entry.name}, or one laid out like it. "
             f"Received: {path}: {_flat(error)}{_found_in(path)}{hint}"
         ) from error
-    head, made_head = _convert_head(entry, tensors)
+    head, made_head = _convert_head(entry, tree, tensors)
     return (
         network,
         head,
@@ -78,14 +80,22 @@ def convert_source(
 
 
 def _convert_head(
-    entry: Published, tensors: dict[str, np.ndarray]
+    entry: Published, tree: Mapping[str, Any], tensors: dict[str, np.ndarray]
 ) -> tuple[keras.Model | None, dict[str, Any]]:
-    """Returns the head among some tensors, in float32, with what the certificate says of it."""
+    """Returns the head of a file, in float32, with what the certificate says of it.
+
+    Args:
+        entry: Published.
+        tree: mapping. All that the file holds; the head is taken from it where it stands beside the encoder.
+        tensors: dict. What `read_tensors` selected for the encoder; the head is among them otherwise.
+    """
     if not entry.head:
         return None, {"missing": "the entry has none."}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
+        if entry.head_prefixes:
+            tensors = checkpoints.select_tensors(tree, entry.top_keys, entry.head_prefixes)
         head, made = read_head(entry.head, tensors)
     except ValueError as error:
         return None, {"missing": _flat(error)}
@@ -109,12 +119,15 @@ def form_of(entry: Published) -> str:
         entry.prefixes,
         entry.head,
         entry.preprocessing,
+        *([entry.head_prefixes] if entry.head_prefixes else []),
     )
     return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
-def read_tensors(entry: Published, path: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Returns the tensors for an entry's layout, and how many others the file holds, by the start of their names.
+def read_tensors(entry: Published, path: Path) -> tuple[Mapping[str, Any], dict[str, np.ndarray]]:
+    """Returns all that a file holds, nested as there, and of it the tensors for an entry's layout.
+
+    Of a SavedModel the first is empty: all its tensors are among the second.
 
     Args:
         entry: Published. Its `top_keys` and `prefixes` say what is taken.
@@ -126,16 +139,15 @@ def read_tensors(entry: Published, path: Path) -> tuple[dict[str, np.ndarray], d
     if entry.container == "saved model":
         from keras_ssl.conversion.simclr import read_saved_model
 
-        return read_saved_model(path.parent if path.name == "saved_model.pb" else path), {}
+        return {}, read_saved_model(path.parent if path.name == "saved_model.pb" else path)
     tree = checkpoints.read(path).tree
-    tensors = checkpoints.select_tensors(tree, entry.top_keys, entry.prefixes)
-    return tensors, _count_outside(checkpoints.flatten(tree), tensors)
+    return tree, checkpoints.select_tensors(tree, entry.top_keys, entry.prefixes)
 
 
 def _count_outside(
     everything: dict[str, np.ndarray], taken: dict[str, np.ndarray]
 ) -> dict[str, int]:
-    """Returns the number of tensors that were not taken, by the first two parts of their names but `module`."""
+    """Returns the number of tensors outside the encoder's, by the first two parts of their names but `module`."""
     inside = collections.Counter(id(array) for array in taken.values())
     outside: collections.Counter[str] = collections.Counter()
     for name, array in everything.items():

@@ -8,7 +8,7 @@ import numpy as np
 from keras_ssl.zoo.published import Published
 
 FEATURES = 16  # of the fixed image, in the certificate
-_ANY_SIZE = ("resnet", "vit", "regnet", "xcit", "convnext")
+_ANY_SIZE = ("resnet", "vit", "regnet", "xcit", "convnext", "swin")
 
 
 def fixed_image(size: int) -> np.ndarray:
@@ -22,7 +22,8 @@ def fixed_image(size: int) -> np.ndarray:
 
 
 def features_of_fixed_image(network: keras.Model, entry: Published) -> list[float]:
-    """Returns the first features of the fixed image, at 112 pixels where the network takes any size."""
-    size = 112 if entry.backbone.startswith(_ANY_SIZE) else entry.image_size
+    """Returns the first features of the fixed image, at 112 pixels where the network takes that size."""
+    fits = entry.backbone.startswith(_ANY_SIZE) and 112 % getattr(network, "patch_size", 1) == 0
+    size = 112 if fits else entry.image_size
     features = network(fixed_image(size), training=False)["features"]
     return [float(value) for value in np.asarray(features, np.float32)[0, :FEATURES]]

@@ -13,6 +13,7 @@ import numpy as np
 from keras_ssl import checkpoints
 from keras_ssl.conversion import build_head
 from keras_ssl.zoo import cache
+from keras_ssl.zoo import published as others
 from keras_ssl.zoo.cache import PUBLISHED, Say, ZooError
 from keras_ssl.zoo.converting import build_network, convert_source, form_of
 from keras_ssl.zoo.origin import (
@@ -22,7 +23,7 @@ from keras_ssl.zoo.origin import (
     pin_files,
     require_consent,
 )
-from keras_ssl.zoo.published import Published
+from keras_ssl.zoo.published import FULL, Published
 from keras_ssl.zoo.weights import checked, numbered
 
 WEIGHTS, HEAD, CERTIFICATE = "weights.safetensors", "head.safetensors", "certificate.json"
@@ -44,8 +45,11 @@ def load_published(
         ValueError: if the network has no tokens or map where they are wanted.
     """
     if include == "head" and not entry.head:
+        full = f"{entry.name}{FULL}"
+        other = f", that of {full!r} has" if full in others.published() else ""
         raise ZooError(
-            f"Expected include='features' for {entry.name}, whose file has no head. Received: include='head'."
+            f"Expected include='features' for {entry.name}, whose file has no head{other}. "
+            "Received: include='head'."
         )
     if weights is None:
         encoder = build_network(entry)

@@ -15,6 +15,7 @@ from typing import Any
 from keras_ssl.zoo.terms import LICENCES, PREPROCESSING, Licence, Preprocessing
 
 ACCESS = ("open", "gated", "manual")
+FULL = "_full"  # ends the names of entries whose file holds more than that of the entry without it: the head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Published:
             no part of the encoder. A `module.` in a name is taken out before.
         head: str. Kind in `keras_ssl.conversion.HEADS` of the head that the file holds beside the encoder. Defaults
             to `""` (none, or none that can be read).
+        head_prefixes: strs. As `prefixes`, for the names of the head's tensors where they stand beside the encoder's.
+            Defaults to `()` (they stand among those that `prefixes` selects).
         container: str. `"torch"`, `"tensorflow"`, `"saved model"`, `"byol pickle"` or `"caffemodel"`.
         epochs: int. Epochs of pre-training. Defaults to `None` (not stated).
         data: str. What it was pre-trained on.
@@ -101,6 +104,7 @@ class Published:
     top_keys: tuple[str, ...] = ("",)
     prefixes: tuple[str, ...] = ("",)
     head: str = ""
+    head_prefixes: tuple[str, ...] = ()
     container: str = "torch"
     epochs: int | None = None
     data: str = "ImageNet-1K"
@@ -198,6 +202,7 @@ def write_published_card(entry: Published) -> str:
     """Returns the card of a published entry, in Markdown."""
     consent = ", accept_licence=True" if entry.terms.consent else ""
     given = "" if entry.access == "open" else f', weights="{entry.files[0].name}"'
+    given += ', include="head"' if entry.name.endswith(FULL) else ""
     parts = [
         f"# {entry.name}\n\nEncoder `{entry.network()}`, pre-trained with {entry.method} on "
         f"{entry.data}, published by {entry.source}.\nThe numbers are the publisher's; this library has not "
@@ -238,12 +243,19 @@ def _conversion_rows(entry: Published) -> dict[str, str]:
         "network": f'`backbones.build("{entry.backbone}", image_size={entry.image_size}'
         + (f", {settings})`" if settings else ")`"),
         "layout": f"`{entry.layout}`",
-        "head": f'`{entry.head}`, with `include="head"`' if entry.head else "none",
+        "head": _head_text(entry),
         "container": entry.container,
         "tensors under": ", ".join(f"`{key}`" if key else "the root" for key in entry.top_keys),
         "prefixes removed": ", ".join(f"`{prefix}`" for prefix in entry.prefixes if prefix)
         or "none",
     }
+
+
+def _head_text(entry: Published) -> str:
+    if not entry.head:
+        return "none"
+    removed = ", ".join(f"`{prefix}`" for prefix in entry.head_prefixes if prefix)
+    return f'`{entry.head}`, with `include="head"`' + (f"; {removed} removed" if removed else "")
 
 
 def _rows(table: Mapping[str, str]) -> str:

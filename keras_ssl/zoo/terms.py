@@ -90,24 +90,29 @@ class Preprocessing:
         mean: three floats. Subtracted from RGB in [0, 1], and
         std: three floats. divides after that. Both given to the backbone.
         remark: str. What else to know.
+        inside: str. What the encoder does instead of subtracting and dividing. Defaults to `""` (it does that).
     """
 
     steps: str
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     remark: str = ""
+    inside: str = ""
 
     def text(self, image_size: int) -> str:
         """Returns the steps for images of a size, with what the encoder does itself."""
         inside = f"Inside the encoder: subtract {self.mean}, divide by {self.std}."
         if (self.mean, self.std) == (NO_MEAN, NO_STD):
             inside = "No mean and no deviation: [0, 1] goes in as it is."
+        if self.inside:
+            inside = f"Inside the encoder: {self.inside}."
         return " ".join([self.steps.format(size=image_size), inside, self.remark]).rstrip()
 
 
 NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _TORCHVISION = "Shorter side to 256 pixels ({kernel}, antialiased), centre crop of {{size}}."
 _BILINEAR = _TORCHVISION.format(kernel="bilinear")
+_LIGHTNESS = "the L channel of CIE Lab is made of the image, minus 50, and seen alone"
 _BICUBIC = _TORCHVISION.format(kernel="bicubic")
 
 PREPROCESSING: dict[str, Preprocessing] = {
@@ -136,8 +141,15 @@ PREPROCESSING: dict[str, Preprocessing] = {
         "Centre crop of 224/256 of the shorter side, resized to {size} (bicubic, not antialiased), clipped "
         "to [0, 1]."
     ),
+    "local_aggregation": Preprocessing(
+        "Centre crop of 224/256 of the shorter side, resized to {size} (area), rounded down to 8 bits."
+    ),
     "sobel": Preprocessing(_BILINEAR, remark="Sobel filters are inside the network."),
-    "lightness": Preprocessing(
-        _BILINEAR, remark="The network makes the L channel of Lab of it and sees that alone."
+    "lightness": Preprocessing(_BILINEAR, inside=_LIGHTNESS),
+    "lightness_square": Preprocessing(
+        "Both sides to {size} pixels (bilinear), no crop.", inside=_LIGHTNESS
+    ),
+    "lab": Preprocessing(
+        _BILINEAR, inside="CIE Lab is made of the image, and 50 subtracted from L"
     ),
 }

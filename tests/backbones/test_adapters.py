@@ -55,6 +55,7 @@ def check_contract(name, tmp_path, **settings):
     return model
 
 
+@pytest.mark.thorough  # builds ResNet-50 five times
 def test_resnet50_of_keras_applications(tmp_path):
     """Our batch-norm inside, its own Caffe preprocessing (BGR, 0-255, mean subtracted), the same function."""
     model = check_contract("keras_applications:ResNet50", tmp_path)

@@ -15,10 +15,16 @@ def test_names():
         *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 200)),
         *(f"vit_{size}" for size in ("tiny", "small", "base", "large", "huge", "giant", "mini")),
         *(f"vit_{size}" for size in ("small_plus", "large_plus", "huge_plus", "7b")),
-        "resnet_mini",
+        *("resnet_mini", "resnet18_preact"),
         *(f"regnety_{size}gf" for size in (16, 32, 64, 128, 256)),
-        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *("alexnet", "vgg16", "vgg_dilated", "xcit_small_12", "xcit_medium_24"),
         *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
+        *("alexnet", "vgg16", "xcit_small_12", "xcit_medium_24"),
+        *(
+            f"{kind}_{size}"
+            for kind in ("convnext", "swin")
+            for size in ("tiny", "small", "base", "large")
+        ),
     }
     assert backbones.names() == sorted(backbones.BACKBONES)
 
@@ -32,6 +38,8 @@ def test_names():
         ("resnet200", {"blocks": (3, 24, 36, 3)}),
         ("vit_large", {"width": 1024, "depth": 24, "num_heads": 16}),
         ("vit_huge", {"width": 1280, "depth": 32, "num_heads": 16}),
+        ("swin_base", {"width": 128, "blocks": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}),
+        ("swin_large", {"width": 192, "blocks": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)}),
         ("vit_giant", {"width": 1536, "depth": 40, "num_heads": 24, "ffn": "swiglu"}),
     ],
 )

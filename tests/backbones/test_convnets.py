@@ -1,40 +1,13 @@
-"""RegNetY, AlexNet, VGG, XCiT and ConvNeXt as backbones: they train, in every precision, and say what is wrong."""
+"""Convolutional backbones, XCiT and Swin: they train, in every precision, and say what is wrong."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ssl import backbones, methods, optimizers, random
-from keras_ssl.layers import PaddedConvolution, fourier_positions, local_response_norm
+from keras_ssl import backbones, methods, optimizers
 from keras_ssl.methods import RunInfo
-
-F = (4, 8, 12, 12, 8)
-NETWORKS = {
-    "regnet": lambda **kw: backbones.RegNet((1, 2), (8, 12), 4, **{"image_size": 16, **kw}),
-    "alexnet": lambda **kw: backbones.AlexNet(
-        F, groups=(1, 2, 1, 2, 2), response_norm=True, **{"image_size": 64, **kw}
-    ),
-    "alexnet_dense": lambda **kw: backbones.AlexNet(
-        F, sobel=True, dense=(6, 10), **{"image_size": 64, "dropout": 0.5, **kw}
-    ),
-    "vgg": lambda **kw: backbones.VGG((1, 2), filters=(4, 8), **{"image_size": 16, **kw}),
-    "xcit": lambda **kw: backbones.XCiT(
-        8, 2, 2, patch_size=4, drop_path=0.3, **{"image_size": 16, **kw}
-    ),
-    "convnext": lambda **kw: backbones.ConvNeXt(
-        (1, 2), (4, 8), drop_path=0.3, layer_scale=0.5, **{"image_size": 16, **kw}
-    ),
-}
-
-
-def pictures(network, count=4, dtype="float32"):
-    shape = (count, network.image_size, network.image_size, 3)
-    return np.random.default_rng(0).uniform(size=shape).astype(dtype)
-
-
-def keys(count=4):
-    return random.sample_keys(0, tf.range(count, dtype=tf.int64))
+from tests.backbones.networks import NETWORKS, F, keys, pictures
 
 
 def blocks_of(network):
@@ -95,7 +68,9 @@ def test_a_clone_trains_the_same_with_and_without_recomputation(kind):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "xcit", "convnext"])
+@pytest.mark.parametrize(
+    "kind", ["regnet", "alexnet", "vgg_dilated", "preact", "xcit", "convnext", "swin"]
+)
 def test_half_precision_keeps_float32_weights_and_nearly_the_numbers(kind, policy):
     wide, half = NETWORKS[kind](), NETWORKS[kind](dtype=policy)
     for target, source in zip(half.variables, wide.variables, strict=True):
@@ -129,13 +104,13 @@ def moves_every_kernel(network, method, local_size=None, step=lambda model: mode
 SIMCLR = {"projection_dim": 8, "hidden_dim": 8}
 
 
-@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_simclr_moves_every_kernel(kind):
     moves_every_kernel(NETWORKS[kind](), methods.SimCLR, **SIMCLR)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_dino_with_local_views_moves_every_kernel(kind):
     size, local_size = (80, 64) if kind == "alexnet" else (16, 8)
     small = {"num_prototypes": 12, "hidden_dim": 8, "bottleneck_dim": 6}
@@ -144,7 +119,7 @@ def test_a_step_of_dino_with_local_views_moves_every_kernel(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext"])
+@pytest.mark.parametrize("kind", ["regnet", "alexnet_dense", "vgg", "xcit", "convnext", "swin"])
 def test_a_step_of_byol_and_one_of_swav_move_every_kernel(kind):
     small, local_size = (
         {"hidden_dim": 8, "projection_dim": 6},
@@ -156,7 +131,7 @@ def test_a_step_of_byol_and_one_of_swav_move_every_kernel(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regnet", "xcit"])
+@pytest.mark.parametrize("kind", ["regnet", "xcit", "swin"])
 def test_xla_compiles_a_step(kind):
     """Grouped convolutions, gates, drop-path by keys and both kinds of attention, forward and backward."""
 
@@ -168,7 +143,7 @@ def test_xla_compiles_a_step(kind):
 
 def test_drops_follow_the_keys():
     """Dropout and drop-path depend on the key of the sample only; without keys they are refused."""
-    for kind in ("alexnet_dense", "xcit", "convnext"):
+    for kind in ("alexnet_dense", "xcit", "convnext", "swin"):
         network = NETWORKS[kind]()
         x = np.repeat(pictures(network, 1), 12, axis=0)
         mixed = tf.concat([tf.repeat(keys(1), 4, axis=0), keys(8)], 0)
@@ -180,7 +155,9 @@ def test_drops_follow_the_keys():
             network(x, training=True)
 
 
-@pytest.mark.parametrize("kind", ["alexnet_dense", "xcit"])
+@pytest.mark.parametrize(
+    "kind", ["alexnet_dense", "alexnet_lab", "vgg_dilated", "preact", "xcit", "swin"]
+)
 def test_a_saved_model_loads_with_its_weights(kind, tmp_path):
     network = NETWORKS[kind]()
     network.save(tmp_path / "network.keras")
@@ -189,15 +166,9 @@ def test_a_saved_model_loads_with_its_weights(kind, tmp_path):
     np.testing.assert_array_equal(loaded(x)["features"], network(x)["features"])
 
 
-def test_dropout_keeps_the_mean():
-    network = NETWORKS["alexnet_dense"](dropout=0.75)
-    x = tf.ones((2000, 10), tf.float32)
-    dropped = network._dropped(x, keys(2000), "dense1").numpy()
-    assert set(np.unique(dropped)) == {0.0, 4.0}
-    assert abs(dropped.mean() - 1.0) < 5 * np.sqrt(3 / 20_000)  # variance p / (1 - p) = 3
-
-
-@pytest.mark.parametrize("kind", ["regnet", "alexnet", "vgg", "convnext"])
+@pytest.mark.parametrize(
+    "kind", ["regnet", "alexnet", "alexnet_lab", "vgg", "vgg_dilated", "preact", "convnext"]
+)
 def test_a_traced_convnet_takes_any_size(kind):
     """As an exported one does: height and width are not known while it is traced."""
     network = NETWORKS[kind]()
@@ -207,47 +178,6 @@ def test_a_traced_convnet_takes_any_size(kind):
         np.testing.assert_allclose(
             free(x)["features"], network(x)["features"], rtol=1e-4, atol=1e-6
         )
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_groups_are_separate_convolutions_forward_and_backward(dtype):
-    """Three groups of two channels, stride 2, a border of 1: by loops over places, groups and channels."""
-    rng = np.random.default_rng(0)
-    layer = PaddedConvolution(6, 3, 2, border=1, groups=3, use_bias=True, dtype=dtype)
-    layer.build((None, 7, 6, 6))
-    layer.bias.assign(rng.normal(size=6))
-    x, kernel = rng.normal(size=(2, 7, 6, 6)).astype(dtype), layer.kernel.numpy()
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = np.zeros((2, 4, 3, 6))
-    for i, j, o in np.ndindex(4, 3, 6):
-        window = padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, o // 2 * 2 : o // 2 * 2 + 2]
-        expected[:, i, j, o] = (window * kernel[..., o]).sum((1, 2, 3)) + layer.bias[o]
-    with tf.GradientTape() as tape:
-        y = layer(x)
-        loss = tf.reduce_sum(y[..., 2:4])  # the middle group
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-    gradient = tape.gradient(loss, layer.kernel.value).numpy()
-    assert np.all(gradient[..., [0, 1, 4, 5]] == 0) and np.abs(gradient[..., 2:4]).min() > 0
-
-
-def test_response_norm_by_hand_and_by_tensorflow():
-    """One channel of value 2 next to one of 1: 2 / (1 + alpha / 5 * (4 + 1))^beta."""
-    x = tf.constant([[[[2.0, 1.0, 0.0, 0.0, 0.0, 3.0]]]])
-    y = local_response_norm(x, size=5, alpha=0.6, beta=0.5)
-    np.testing.assert_allclose(y[0, 0, 0, 0], 2 / np.sqrt(1 + 0.12 * 5), rtol=1e-6)
-    np.testing.assert_allclose(y[0, 0, 0, 5], 3 / np.sqrt(1 + 0.12 * 9), rtol=1e-6)
-    x = tf.random.normal((2, 3, 3, 9)) * 40.0
-    theirs = tf.nn.local_response_normalization(x, 2, bias=1.0, alpha=2e-5, beta=0.75)
-    np.testing.assert_allclose(local_response_norm(x), theirs, rtol=1e-5)
-
-
-def test_the_place_code_by_hand():
-    """Row 2 of 4: half a turn; entry 2 of a half is slowed by 10000^(2/4)."""
-    code = fourier_positions((4, 2), 4)
-    assert code.shape == (1, 4, 2, 8)
-    np.testing.assert_allclose(code[0, 1, :, :2], [[0.0, -1.0]] * 2, atol=1e-5)
-    np.testing.assert_allclose(code[0, 1, 0, 2], np.sin(np.pi / 100), atol=1e-5)
-    np.testing.assert_allclose(code[0, :, 1, 4:6], [[0.0, 1.0]] * 4, atol=1e-5)  # a full turn
 
 
 def test_lightness_sees_no_color():
@@ -267,7 +197,13 @@ def test_lightness_sees_no_color():
         (lambda: backbones.AlexNet(image_size=62), "larger images.*62 pixels"),
         (lambda: backbones.AlexNet((1, 2, 3)), "five entries"),
         (lambda: backbones.AlexNet(F, sobel=True, lightness=True), "at most one of sobel"),
+        (lambda: backbones.AlexNet(F, lab=True, lightness=True), "Received: lightness and lab"),
         (lambda: backbones.AlexNet(F, dropout=1.0), "dropout in"),
+        (lambda: backbones.DilatedVGG((1, 2)), "one number for each stage"),
+        (
+            lambda: backbones.DilatedVGG((1, 1), filters=(4, 4), halved=2, dilations=(1, 2)),
+            "dilation 1 in the stages that halve",
+        ),
         (lambda: backbones.VGG((1, 1)), "one number for each stage"),
         (lambda: backbones.RegNet((1,), (10,), 4), "`group_width` must divide `filters`"),
         (lambda: backbones.RegNet((1, 1), (8,), 4), "one number for each stage"),
@@ -302,5 +238,8 @@ def test_names_build_at_small_sizes():
         assert backbones.build("xcit_small_12", image_size=32).patch_size == 4
         assert backbones.build("xcit_small_12").patch_size == 16
         assert backbones.build("convnext_tiny", image_size=32).feature_dim == 768
+        for size, patch, window in ((32, 2, 4), (64, 2, 4), (65, 4, 7), (None, 4, 7)):
+            swin = backbones.build("swin_tiny", image_size=size)
+            assert (swin.patch_size, swin.settings["window_size"]) == (patch, window)
         assert backbones.build("vgg16", image_size=32).last_map == (1, 1, 512)
         assert backbones.build("alexnet").last_map == (6, 6, 256)

@@ -1,4 +1,5 @@
-"""What SimCLR and BYOL add to the ResNet: selective kernels and other paddings, trained, saved and compiled."""
+"""What SimCLR, BYOL and colorization add to the ResNet: selective kernels, other paddings, a last stage without
+stride, lightness; trained, saved and compiled."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from keras_ssl import backbones
 from keras_ssl.backbones import ResNet
 from keras_ssl.backbones.residual import SelectiveKernel
 from keras_ssl.conversion import LAYOUTS, convert
-from tests.conversion import fixtures, numpy_resnets
+from keras_ssl.conversion.references import numpy_resnets
+from tests.conversion import fixtures
 
 PLAN = {"blocks": (1, 2), "filters": (4, 6)}
 KINDS = {
     "selective": {"padding": "simclr", "selective_kernels": True},
     "same": {"padding": "same"},
+    "colorization": {"last_stride": 1, "lightness": True},
 }
 
 
@@ -148,15 +151,51 @@ def test_clone_and_saving(kind, tmp_path):
 def test_configs_from_before_still_load():
     """Without the new settings a network is what it was: PyTorch's padding, plain blocks."""
     config = ResNet(**PLAN, image_size=32).get_config()
-    old = {k: v for k, v in config.items() if k not in ("padding", "selective_kernels")}
+    new = {"padding": "torch", "selective_kernels": False, "last_stride": 2, "lightness": False}
+    old = {k: v for k, v in config.items() if k not in new}
     assert ResNet.from_config(old).get_config() == config
-    assert (config["padding"], config["selective_kernels"]) == ("torch", False)
+    assert {key: config[key] for key in new} == new
+
+
+@pytest.mark.parametrize(
+    ("blocks", "last_stride", "sides"),
+    [
+        ((1,), 2, [16]),
+        ((1,), 1, [16]),
+        ((1, 1), 1, [16, 16]),
+        ((1, 2, 1, 2), 2, [16, 8, 4, 2]),
+        ((1, 2, 1, 2), 1, [16, 8, 4, 4]),
+    ],
+)
+def test_sides_of_the_maps(blocks, last_stride, sides):
+    """64 pixels: the stem gives 16."""
+    filters = (4, 6, 8, 10)[: len(blocks)]
+    made = ResNet(blocks, filters=filters, last_stride=last_stride, image_size=64)
+    maps = made(fixtures.pictures(64), output="layers")["layers"]
+    assert [x.shape[1] for x in maps] == sides
+
+
+def test_lightness_sees_no_color():
+    """Two images of one lightness and other colors give one answer; gray of 0.5 is L = 53.389."""
+    made = filled("colorization", mean=(0.3,) * 3, std=(0.2,) * 3)
+    assert (made.mean, made.std, made.stem_conv.kernel.shape) == (None, None, (7, 7, 1, 4))
+    gray = np.full((1, 32, 32, 3), 0.5, np.float32)
+    np.testing.assert_allclose(made.normalize(gray), np.full((1, 32, 32, 1), 3.3889), atol=1e-3)
+    linear = np.array([0.0, 0.21404114 / 0.715160, 0.0])  # all of gray's luminance in green
+    green = np.where(linear > 0, 1.055 * linear ** (1 / 2.4) - 0.055, 0.0).astype(np.float32)
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (1, 32, 32, 3)).astype(np.float32)
+    y = x.copy()
+    x[:, 8:24, 8:24], y[:, 8:24, 8:24] = gray[0, 0, 0], green
+    assert np.abs(x - y).max() > 0.2
+    one, two = made(x)["features"], made(y)["features"]
+    np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
         ({"padding": "valid"}, "padding='valid'"),
+        ({"last_stride": 3}, "last_stride=3"),
         ({"selective_kernels": True, "bottleneck": False}, "Received: bottleneck=False"),
     ],
 )

@@ -152,6 +152,7 @@ def test_calls_of_what_is_no_name_are_refused(tmp_path, code):
         ("pickle", "loads"),
         ("torchx", "Tensor"),
         ("my.package", "Thing"),
+        ("__main__", "exclude_bias"),
     ],
 )
 def test_names_off_the_list_are_refused_without_an_import(module, name):
@@ -159,6 +160,17 @@ def test_names_off_the_list_are_refused_without_an_import(module, name):
     with pytest.raises(CheckpointError, match=f"{name}.*refused"):
         find(module, name)
     assert set(sys.modules) == before
+
+
+def test_the_function_in_full_checkpoints_may_be_named_and_does_not_run(tmp_path, monkeypatch):
+    """Barlow Twins and VICReg keep it in their optimizer; a pickle that calls it gets an inert object."""
+    ran, name = [], "exclude_bias_and_norm"
+    monkeypatch.setattr(sys.modules["__main__"], name, ran.append, raising=False)
+    called = f"c__main__\n{name}\n".encode() + makers.text("x") + b"\x85R"
+    path = makers.write_zip(tmp_path / "x.pth", makers.DICT + makers.entry("a", called) + b".")
+    kept = read(path).tree["a"]
+    assert (type(kept).__name__, kept.name, kept.args) == ("Opaque", f"__main__.{name}", ("x",))
+    assert ran == []
 
 
 def test_a_name_twice_in_an_archive(tmp_path):

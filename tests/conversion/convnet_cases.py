@@ -9,13 +9,13 @@ import torch
 
 from keras_ssl import backbones
 from keras_ssl.conversion import LAYOUTS, convert
-from tests.conversion import torch_attention as attention
-from tests.conversion import torch_convnets as reference
+from keras_ssl.conversion.references import colors
+from keras_ssl.conversion.references import torch_attention as attention
+from keras_ssl.conversion.references import torch_convnets as reference
+from keras_ssl.conversion.references.running import normalized
+from tests.conversion.torch_random import randomized
 
 F = (4, 8, 12, 12, 8)  # channels of the small AlexNets
-MEAN, STD = (
-    torch.tensor(v).view(1, 3, 1, 1) for v in (backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)
-)
 GROUPED = {"first_border": 0, "groups": (1, 2, 1, 2, 2)}
 
 
@@ -39,6 +39,7 @@ def vgg(**settings):
 VGG = reference.vgg_units((1, 2), (4, 8)), 4, (10, 24), (0, 3)
 ALEXNET = reference.alexnet_units(F), 3, (10, 24), (1, 4)
 DENSE = {"dense": (10, 24)}
+TOP = ("top_layer",)
 
 CASES = {
     "regnety": Case(
@@ -49,28 +50,28 @@ CASES = {
     ),
     "deepcluster_alexnet": Case(
         "deepcluster_alexnet",
-        lambda: reference.Numbered(*ALEXNET, sobel=1, parallel=True),
+        lambda: reference.Numbered(*ALEXNET, sobel=1, parallel=True, tops=TOP),
         lambda: alexnet(sobel=True, **DENSE),
         ((128, 128), (127, 129)),
         ("top_layer", "sobel"),
     ),
     "deepcluster_vgg16": Case(
         "deepcluster_vgg16",
-        lambda: reference.Numbered(*VGG, sobel=1, parallel=True),
+        lambda: reference.Numbered(*VGG, sobel=1, parallel=True, tops=TOP),
         lambda: vgg(sobel=True),
         ((16, 16), (17, 19)),
         ("top_layer", "sobel"),
     ),
     "deepercluster_vgg16": Case(
         "deepercluster_vgg16",
-        lambda: reference.DeeperCluster(*VGG, sobel=True),
+        lambda: reference.DeeperCluster(*VGG, sobel=True, top=3),
         lambda: vgg(sobel=True, border=1),
         ((16, 16), (17, 15)),
         ("pred_layer", "sobel"),
     ),
     "rotnet_vgg16": Case(
         "deepercluster_vgg16",
-        lambda: reference.DeeperCluster(*VGG),
+        lambda: reference.DeeperCluster(*VGG, top=3),
         lambda: vgg(border=1),
         ((16, 16), (17, 15)),
         ("pred_layer",),
@@ -84,14 +85,14 @@ CASES = {
     ),
     "vissl_alexnet_deepcluster": Case(
         "vissl_alexnet_deepcluster",
-        lambda: reference.Blocks(F, channels=2, sobel=True),
+        lambda: reference.Blocks(F, sobel=True),
         lambda: alexnet(sobel=True),
         ((128, 128), (127, 129)),
         ("sobel",),
     ),
     "rotnet_alexnet": Case(
         "rotnet_alexnet",
-        lambda: reference.Blocks(F, dense=(10, 24), side=3),
+        lambda: reference.Blocks(F, dense=(10, 24), side=3, top=4),
         lambda: alexnet(dense_norm=True, **DENSE),
         ((128, 128), (127, 129)),
         ("_feature_blocks.9",),
@@ -112,14 +113,14 @@ CASES = {
     ),
     "xcit_p16": Case(
         "xcit",
-        lambda: attention.XCiT(16, 2, 2, 16),
+        lambda: attention.XCiT(16, 2, 2, 16, classes=5),
         lambda: backbones.XCiT(16, 2, 2, image_size=32),
         ((32, 32), (45, 83)),
         ("head",),
     ),
     "xcit_p8": Case(
         "xcit",
-        lambda: attention.XCiT(16, 1, 4, 8),
+        lambda: attention.XCiT(16, 1, 4, 8, classes=5),
         lambda: backbones.XCiT(16, 1, 4, patch_size=8, image_size=32),
         ((32, 32), (45, 23)),
         ("head",),
@@ -141,18 +142,18 @@ def tensors_of(module):
 @functools.cache
 def converted(case):
     """Returns the reference, the network with its weights and the certificate."""
-    module, network = reference.randomized(case.reference), case.network()
+    module, network = randomized(case.reference), case.network()
     return module, network, convert(tensors_of(module), network, LAYOUTS[case.layout])
 
 
 def outputs_of(module, network, images):
     """Returns what a reference says about images in [0, 1], normalized as the network of ours does it."""
     if getattr(network, "lightness", False):
-        x = reference.lightness(images)
+        x = colors.lightness(images)
     else:
-        x = (torch.tensor(images).permute(0, 3, 1, 2) - MEAN) / STD
+        x = normalized(images, backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)
     with torch.no_grad():
-        return module(x)
+        return module(torch.tensor(x).permute(0, 3, 1, 2))
 
 
 def both(case, height, width):

@@ -43,7 +43,7 @@ def _row(name):
     from tests.conversion import convnet_cases as cases
 
     case = cases.CASES[name]
-    module, network = cases.reference.randomized(case.reference), case.network()
+    module, network = cases.randomized(case.reference), case.network()
 
     def expected(images):
         outputs = cases.outputs_of(module, network, images)

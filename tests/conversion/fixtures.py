@@ -10,7 +10,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def torchvision_shapes(
-    blocks=RESNET50, filters=FILTERS, width=1, bottleneck=True, counters=True, fc=None
+    blocks=RESNET50, filters=FILTERS, width=1, bottleneck=True, counters=True, fc=None, channels=3
 ):
     """Returns name -> shape of a torchvision-style state dict, in file order."""
     shapes = {}
@@ -22,7 +22,7 @@ def torchvision_shapes(
             shapes[f"{norm}.num_batches_tracked"] = ()
 
     into = filters[0] * width
-    unit("conv1", "bn1", into, 3, 7)
+    unit("conv1", "bn1", into, channels, 7)
     for stage, count in enumerate(blocks):
         inside = filters[stage] * width
         out = inside * (4 if bottleneck else 1)

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from keras_ssl.conversion import build_head
-from tests.conversion import fixtures
+from tests.conversion import fixtures, preact_rows
 from tests.conversion.parity import Row
 
 DIM, BATCH = 10, (7,)
@@ -143,6 +143,7 @@ def rows() -> list[Row]:
     torch = {"reference": "PyTorch modules", "needs": ("torch",)}
     numpy = {"reference": "NumPy, float64"}
     plan = [(kind, functools.partial(make, kind), torch) for kind in SIZES]
+    plan.append(("local_aggregation", preact_rows.head, {**numpy, "needs": ("torch",)}))
     return [
         Row("head", f"{kind}_head", make=made, sizes=BATCH, inputs=vectors, **how)
         for kind, made, how in [*plan, ("simclr", make_simclr, numpy)]

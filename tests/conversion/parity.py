@@ -17,7 +17,15 @@ from keras_ssl.conversion import LAYOUTS, convert
 from tests.conversion.fixtures import pictures
 
 # Modules of tests/conversion/ with a function `rows() -> list[Row]`.
-FAMILIES = ("resnet_rows", "head_rows", "vit_rows", "convnet_rows")
+FAMILIES = (
+    "resnet_rows",
+    "head_rows",
+    "vit_rows",
+    "convnet_rows",
+    "color_rows",
+    "preact_rows",
+    "swin_rows",
+)
 
 
 @dataclasses.dataclass(frozen=True)

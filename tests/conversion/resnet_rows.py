@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 from keras_ssl.backbones import ResNet
+from keras_ssl.conversion.references import numpy_resnets
 from keras_ssl.conversion.simclr import read_saved_model
-from tests.conversion import fixtures, numpy_resnets
+from tests.conversion import fixtures
 from tests.conversion.parity import Row
 
 SIZES = (33, 64, (65, 48))
@@ -18,18 +19,31 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 def torchvision(blocks=(2, 1), filters=(8, 6), width=1, bottleneck=True, swav=False):
     """A state dict with counters and a classifier; the reference is a PyTorch module that loads it strictly."""
-    from tests.conversion import torch_resnets
+    from keras_ssl.conversion.references import running, torch_resnets
 
     shapes = fixtures.torchvision_shapes(blocks, filters, width, bottleneck)
     tensors = fixtures.random_tensors(shapes)
     std = SWAV_STD if swav else (0.229, 0.224, 0.225)
-    reference = torch_resnets.TorchResNet(blocks, filters, width, bottleneck, swav)
-    torch_resnets.filled(reference, tensors)
+    reference = torch_resnets.ResNet(blocks, filters, width, bottleneck, swav)
+    running.load_strictly(reference, tensors)
     settings = {"blocks": blocks, "filters": filters, "width": width, "bottleneck": bottleneck}
     network = ResNet(**settings, std=std, image_size=32)
-    expected = functools.partial(torch_resnets.features, reference, std=std)
+    prepared = functools.partial(running.normalized, mean=network.mean, std=std)
+    expected = running.torch_run(reference, prepared)
     extra = fixtures.random_tensors({"fc.weight": (10, 8), "fc.bias": (10,)})
     return {**tensors, **extra}, network, expected
+
+
+def colorization(blocks=(2, 1), filters=(8, 6), bottleneck=True):
+    """As VISSL's, under the trunk's names without their prefix; the reference makes L of Lab by the formula."""
+    from keras_ssl.conversion.references import colors, running, torch_resnets
+
+    settings = {"blocks": blocks, "filters": filters, "bottleneck": bottleneck}
+    tensors = fixtures.random_tensors(fixtures.torchvision_shapes(**settings, channels=1))
+    reference = torch_resnets.ResNet(**settings, channels=1, last_stride=1)
+    running.load_strictly(reference, tensors)
+    network = ResNet(**settings, last_stride=1, lightness=True, image_size=32)
+    return tensors, network, running.torch_run(reference, colors.lightness)
 
 
 def simclr_network(blocks, filters, width=1, selective=False):
@@ -75,12 +89,11 @@ def byol(blocks=(2, 1), filters=(8, 6), width=1, root="res_net50"):
         fixtures.random_tensors(fixtures.flat(part))
         for part in fixtures.byol_shapes(blocks, filters, width, root)
     )
+    online = {key.removeprefix(f"{root}/~/"): value for key, value in {**params, **state}.items()}
     network = ResNet(blocks, filters=filters, width=width, padding="same", image_size=32)
 
     def expected(images):
-        parts = fixtures.nested(params), fixtures.nested(state)
-        x = (images - network.mean) / network.std
-        return numpy_resnets.byol(*parts, x, blocks, root)
+        return numpy_resnets.byol(online, (images - network.mean) / network.std, blocks)
 
     given = {f"online_params.{key}": value for key, value in params.items()}
     return (
@@ -99,6 +112,7 @@ def rows() -> list[Row]:
         ("torchvision_resnet", "bottleneck", torch, torchvision, {}),
         ("torchvision_resnet", "SwAV, width 2", torch, torchvision, {**wide, "swav": True}),
         ("torchvision_resnet", "VICReg, width 4", torch, torchvision, {"width": 4}),
+        ("vissl_resnet_colorization", "lightness", torch, colorization, {}),
         ("simclr_tf1", "plain", numpy, simclr_tf1, {}),
         ("simclr_tf1", "width 2", numpy, simclr_tf1, wide),
         ("simclr_tf1", "SK", numpy, simclr_tf1, sk),
@@ -112,6 +126,7 @@ def rows() -> list[Row]:
     whole = {"blocks": fixtures.RESNET50, "filters": fixtures.FILTERS}
     full = [
         ("torchvision_resnet", "ResNet-50", torch, torchvision, whole),
+        ("vissl_resnet_colorization", "ResNet-50", torch, colorization, whole),
         ("simclr_tf1", "ResNet-50", numpy, simclr_tf1, whole),
         ("simclr_tf1", "ResNet-50, SK", numpy, simclr_tf1, {**whole, **sk}),
         ("byol_haiku", "ResNet-50", numpy, byol, whole),

@@ -9,8 +9,8 @@ from keras_ssl.conversion import LAYOUTS
 
 torch = pytest.importorskip("torch", reason="PyTorch counts the shapes of the official networks")
 
-from tests.conversion import torch_attention as attention  # noqa: E402
-from tests.conversion import torch_convnets as reference  # noqa: E402
+from keras_ssl.conversion.references import torch_attention as attention  # noqa: E402
+from keras_ssl.conversion.references import torch_convnets as reference  # noqa: E402
 
 ALEXNET = reference.alexnet_units((96, 256, 384, 384, 256)), 6, (4096, 4096), (1, 4)
 VGG = reference.vgg_units((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)), 7, (4096, 4096), (0, 3)

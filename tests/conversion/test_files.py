@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 from keras_ssl import checkpoints
 from keras_ssl.backbones import ResNet
 from keras_ssl.conversion import LAYOUTS, convert, read_head
+from keras_ssl.conversion.references import numpy_resnets
 from tests.checkpoints import makers
-from tests.conversion import fixtures, numpy_resnets
+from tests.conversion import fixtures
 
 PLAN = {"blocks": (1, 1), "filters": (4, 6)}
 IMAGES = fixtures.pictures(45)
@@ -27,7 +30,7 @@ def prefixed(tensors, prefix):
 def test_moco_file(tmp_path, stream):
     """Query encoder, key encoder, queue and optimizer under `state_dict`; the key encoder is not taken."""
     torch = pytest.importorskip("torch", reason="torch is not installed; it writes the file")
-    from tests.conversion import torch_resnets
+    from keras_ssl.conversion.references import running, torch_resnets
 
     encoder, other = (
         fixtures.random_tensors(fixtures.torchvision_shapes(**PLAN), s) for s in (1, 2)
@@ -53,8 +56,9 @@ def test_moco_file(tmp_path, stream):
     network = ResNet(**PLAN, image_size=32)
     certificate = convert(tensors, network, LAYOUTS["torchvision_resnet"])
     assert {key for key in certificate["left_out"] if "tracked" not in key} == set(shapes)
-    reference = torch_resnets.filled(torch_resnets.TorchResNet(**PLAN), encoder)
-    expected = torch_resnets.features(reference, IMAGES)["features"]
+    reference = running.load_strictly(torch_resnets.ResNet(**PLAN), encoder)
+    prepared = functools.partial(running.normalized, mean=network.mean, std=network.std)
+    expected = running.torch_run(reference, prepared)(IMAGES)["features"]
     got = network(IMAGES)["features"]
     assert relative(got, expected) < 1e-4
     projector, _ = read_head("moco_v2", tensors)
@@ -104,6 +108,6 @@ def test_byol_pickle(tmp_path, protocol):
     assert certificates[0]["sha256"] == certificates[1]["sha256"]
     assert any(key.startswith("target_params") for key in certificates[0]["left_out"])
     x = (IMAGES - network.mean) / network.std
-    parts = fixtures.nested(params), fixtures.nested(state)
-    expected = numpy_resnets.byol(*parts, x, PLAN["blocks"])["features"]
+    online = {key.removeprefix("res_net50/~/"): v for key, v in {**params, **state}.items()}
+    expected = numpy_resnets.byol(online, x, PLAN["blocks"])["features"]
     assert relative(network(IMAGES)["features"], expected) < 1e-4

@@ -13,12 +13,12 @@ from keras_ssl.layers.transformer import swiglu_width
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed; it runs the networks that ours are compared with"
 )
-from tests.conversion.vit_reference import (  # noqa: E402
-    Reference,
+from tests.conversion.vit_random import (  # noqa: E402
     difference,
     pictures,
     tensors_of,
 )
+from tests.conversion.vit_random import reference as filled_reference  # noqa: E402
 from tests.conversion.vit_rows import NETWORKS, OUR_DINOV2, made, make, parity_rows  # noqa: E402
 
 
@@ -38,11 +38,11 @@ def test_back_to_pytorch(name):
     given = {k: v for k, v in tensors_of(reference).items() if not k.startswith("local_cls_norm")}
     assert list(tensors) == list(given)
     for key, value in given.items():
-        if key.endswith("qkv.bias") and reference.s["bias"] == "masked":
+        if key.endswith("qkv.bias") and reference.form.bias == "masked":
             value = value * given[f"{key}_mask"]
         np.testing.assert_array_equal(tensors[key], value)
         assert tensors[key].dtype == value.dtype
-    other = Reference(**{**NETWORKS[name][1], "local_norm": False})
+    other = filled_reference(**{**NETWORKS[name][1], "local_norm": False})
     other.load_state_dict({key: torch.tensor(value) for key, value in tensors.items()})
 
 
@@ -50,11 +50,11 @@ def test_back_to_pytorch(name):
 def test_mask_tokens_come_along(name):
     _, reference, network, _ = make(name)
     size = NETWORKS[name][3][0]
-    patches = (size[0] // reference.s["patch"]) ** 2
+    patches = (size[0] // reference.form.patch) ** 2
     mask = np.arange(2 * patches).reshape(2, patches) % 3 == 0
     assert difference(reference, network, pictures(*size), mask=mask)[1] < 1e-4
     with torch.no_grad():
-        getattr(reference, reference.s["mask"]).zero_()
+        getattr(reference, reference.form.mask).zero_()
     assert difference(reference, network, pictures(*size), mask=mask)[1] > 1e-2
 
 
@@ -62,7 +62,7 @@ def test_mask_tokens_come_along(name):
 def test_another_number_of_heads_fits_and_is_wrong(name):
     """Nothing in the file tells them apart: entries of the zoo must say the number."""
     layout, theirs, ours, sizes = NETWORKS[name]
-    reference = Reference(**{**theirs, "width": 48, "heads": 6, "hidden": 192})
+    reference = filled_reference(**{**theirs, "width": 48, "heads": 6, "hidden": 192})
     tensors = tensors_of(reference)
     errors = []
     for heads in (6, 12):

@@ -102,18 +102,18 @@ NETWORKS = {
 
 def pair(name, **changes):
     """Returns the reference and a new network of ours that nothing has filled."""
-    from tests.conversion.vit_reference import Reference
+    from tests.conversion.vit_random import reference as filled_reference
 
     _, theirs, ours, _ = NETWORKS[name]
-    reference = Reference(**theirs)
-    s, grid = reference.s, reference.s["grid"]
-    size = {"patch_size": s["patch"], "image_size": s["patch"] * grid}
-    return reference, ViT(s["width"], s["depth"], s["heads"], **{**size, **ours, **changes})
+    reference = filled_reference(**theirs)
+    form = reference.form
+    size = {"patch_size": form.patch, "image_size": form.patch * form.grid}
+    return reference, ViT(form.width, form.depth, form.heads, **{**size, **ours, **changes})
 
 
 def make(name, **changes):
     """Returns the layout, the reference and a network of ours with its weights, and the certificate."""
-    from tests.conversion.vit_reference import tensors_of
+    from tests.conversion.vit_random import tensors_of
 
     layout, (reference, network) = NETWORKS[name][0], pair(name, **changes)
     return layout, reference, network, convert(tensors_of(reference), network, LAYOUTS[layout])
@@ -127,7 +127,7 @@ def made(name):
 
 def parity_rows():
     """Yields, for each published network and image size, what was compared and how far ours is from it."""
-    from tests.conversion.vit_reference import difference, pictures
+    from tests.conversion.vit_random import difference, pictures
 
     for name, (*_, sizes) in NETWORKS.items():
         layout, reference, network, certificate = made(name)
@@ -162,15 +162,12 @@ def rows():
 
 
 def _row(name):
-    import torch
-
-    from tests.conversion.vit_reference import tensors_of
+    from tests.conversion.vit_random import outputs, tensors_of
 
     reference, network = pair(name)
 
-    @torch.no_grad()
     def expected(images):
-        outputs = reference(torch.tensor(images).permute(0, 3, 1, 2))
-        return {key: outputs[key].numpy() for key in ("features", "tokens")}
+        found = outputs(reference, images)
+        return {key: found[key].numpy() for key in ("features", "tokens")}
 
     return tensors_of(reference), network, expected

@@ -36,3 +36,12 @@ def small_network():
 @pytest.fixture(scope="session")
 def make_small():
     return make_small_network
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """The digits, 32 pixels: real images, of few kinds, far from noise."""
+    from keras_ssl.data import load_digits
+
+    images, _, _ = load_digits().read_batch(np.arange(64))
+    return images.astype(np.float32) / 255.0

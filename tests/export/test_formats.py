@@ -1,9 +1,7 @@
 """The encoder as LiteRT, ONNX, PyTorch and safetensors files: the same features, and what is said when they are not."""
 
 import json
-import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,21 +11,7 @@ from keras_ssl.cli import main
 from keras_ssl.export import agreement, litert
 from keras_ssl.export.agreement import features_of, generated_images
 from keras_ssl.export.formats import FORMATS, write_as
-
-torch_needed = "PyTorch is not installed; the layouts themselves are tested with NumPy"
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """The digits, 32 pixels: real images, of few kinds, far from noise."""
-    from keras_ssl.data import load_digits
-
-    images, _, _ = load_digits().read_batch(np.arange(64))
-    return images.astype(np.float32) / 255.0
-
-
-def largest_difference(expected, received):
-    return float(np.abs(received - expected).max() / np.abs(expected).max())
+from tests.export.differences import largest_difference
 
 
 def small_resnet():
@@ -102,145 +86,6 @@ def test_litert_refuses(make_encoder, settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export.write_litert(make_encoder("resnet"), tmp_path / "x", **settings)
     assert not list(tmp_path.iterdir())
-
-
-# ONNX --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_onnx(make_encoder, kind, pictures, tmp_path):
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed: keras_ssl[onnx]")
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: keras_ssl[onnx]")
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: keras_ssl[onnx]")
-    encoder, path = make_encoder(kind), tmp_path / "enc.onnx"
-    lines = write_as("onnx", encoder, path, image_size=None, facts={"method": "simclr"})
-    run = export.ONNXEncoder(path)
-    for count in (1, 5):
-        expected = features_of(encoder, pictures[:count])
-        assert largest_difference(expected, run(pictures[:count])) < 1e-4
-    model = onnx.load(str(path))
-    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 17
-    (images,), (features,) = model.graph.input, model.graph.output
-    assert (images.name, features.name) == ("images", "features")
-    for value in (images, features):
-        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
-    facts = json.loads({entry.key: entry.value for entry in model.metadata_props}["keras_ssl"])
-    assert facts["image_size"] == 32 and facts["source"] == {"method": "simclr"}
-    assert "operator set 17" in lines[0] and "smallest 1.0000" in lines[1]
-
-
-@pytest.mark.slow
-def test_every_part_of_a_transformer_is_converted(pictures, tmp_path):
-    """Registers, rotary positions, gated perceptrons and branch factors, to both formats."""
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: keras_ssl[onnx]")
-    encoder = backbones.ViT(
-        24, 2, 3, patch_size=8, image_size=32, positions="rope", ffn="swiglu", num_registers=2,
-        layer_scale=0.5,
-    )  # fmt: skip
-    generator = np.random.default_rng(0)
-    for variable in encoder.trainable_variables:
-        variable.assign(variable.numpy() + 0.2 * generator.standard_normal(variable.shape))
-    expected = features_of(encoder, pictures[:3])
-    export.write_onnx(encoder, tmp_path / "e.onnx")
-    export.write_litert(encoder, tmp_path / "e.tflite")
-    for run in (
-        export.ONNXEncoder(tmp_path / "e.onnx"),
-        export.LiteRTEncoder(tmp_path / "e.tflite"),
-    ):
-        assert largest_difference(expected, run(pictures[:3])) < 1e-4
-
-
-@pytest.mark.slow
-def test_onnx_and_litert_of_a_saved_model(make_encoder, pictures, tmp_path):
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: keras_ssl[onnx]")
-    encoder = make_encoder("vit")
-    loaded = export.load_encoder(export.export_encoder(encoder, tmp_path / "saved"))
-    expected = features_of(encoder, pictures[:3])
-    export.write_onnx(loaded, tmp_path / "e.onnx")
-    export.write_litert(loaded, tmp_path / "e.tflite")
-    for run in (
-        export.ONNXEncoder(tmp_path / "e.onnx"),
-        export.LiteRTEncoder(tmp_path / "e.tflite"),
-    ):
-        assert largest_difference(expected, run(pictures[:3])) < 1e-4
-
-
-@pytest.mark.parametrize("package", ["tf2onnx.convert", "onnx.checker"])
-def test_onnx_without_its_packages(make_encoder, package, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r"pip install 'keras_ssl\[onnx\]'"):
-        export.write_onnx(make_encoder("resnet"), tmp_path / "x.onnx")
-
-
-# PyTorch -----------------------------------------------------------------------------------------------------
-
-
-def encoder_for_torch(kind):
-    if kind == "resnet":
-        network = backbones.ResNet((1, 1, 1), filters=(4, 6, 8), image_size=47)
-    else:
-        network = backbones.ViT(
-            12, 2, 3, patch_size=8, image_size=40, mean=(0.5,) * 3, std=(0.25,) * 3
-        )
-    generator = np.random.default_rng(0)
-    for variable in network.variables:
-        scale = 1.0 if "moving_variance" in variable.path else 0.3
-        start = np.ones if "gamma" in variable.path else np.zeros
-        noise = scale * generator.standard_normal(variable.shape)
-        variable.assign(np.abs(noise) + 0.5 if scale == 1.0 else start(variable.shape) + noise)
-    return network
-
-
-@pytest.mark.parametrize("kind", ["resnet", "vit"])
-@pytest.mark.parametrize("format", ["torch", "safetensors"])
-def test_torch_loads_the_file_strictly(kind, format, tmp_path):
-    torch = pytest.importorskip("torch", reason=torch_needed)
-    from tests.export import torch_reference
-
-    encoder, path = encoder_for_torch(kind), tmp_path / "encoder.bin"
-    lines = write_as(format, encoder, path, image_size=None, facts={"method": "dino"})
-    if format == "torch":
-        stored = torch.load(path, weights_only=True)
-        tensors, facts = stored["state_dict"], stored["keras_ssl"]
-    else:
-        safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed")
-        tensors = pytest.importorskip("safetensors.torch").load_file(path)
-        with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["keras_ssl"])
-    modules = {
-        "resnet": lambda: torch_reference.ResNet((4, 6, 8)),
-        "vit": lambda: torch_reference.ViT(12, 2, 3, 8, 25),
-    }
-    module = modules[kind]()
-    module.load_state_dict(tensors, strict=True)
-    assert set(tensors) == set(module.state_dict())
-    size = encoder.image_size
-    images = np.random.default_rng(1).random((3, size, size, 3)).astype(np.float32)
-    outside = (images - np.array(facts["mean"])) / np.array(facts["std"])  # normalized outside
-    with torch.no_grad():
-        x = torch.tensor(outside.transpose(0, 3, 1, 2), dtype=torch.float32)
-        received = module.eval()(x).numpy()
-    assert largest_difference(features_of(encoder, images), received) < 1e-4
-    assert facts["source"] == {"method": "dino"} and facts["image_size"] == size
-    assert facts["layout"] in lines[0] and "mean (" in lines[1]
-
-
-def test_layouts_by_the_form_of_the_network():
-    from keras_ssl.export.torch import layout_name
-
-    tiny = {"patch_size": 8, "image_size": 16}
-    assert layout_name(backbones.ViT(8, 1, 2, **tiny)) == "timm_vit"
-    assert layout_name(backbones.ViT(8, 1, 2, num_registers=2, **tiny)) == "dinov2"
-    assert layout_name(backbones.ViT(8, 1, 2, positions="rope", **tiny)) == "dinov3"
-
-
-def test_other_networks_have_no_names_in_pytorch(tmp_path):
-    inputs = keras.Input((8, 8, 3))
-    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
-    with pytest.raises(ValueError, match="Expected a ResNet or a ViT of this library"):
-        export.write_for_torch(network, tmp_path / "x")
-    with pytest.raises(ValueError, match="`container` must be one of"):
-        export.write_for_torch(encoder_for_torch("vit"), tmp_path / "x", container="zip")
 
 
 # agreement and command ---------------------------------------------------------------------------------------

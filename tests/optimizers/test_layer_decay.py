@@ -78,11 +78,18 @@ def test_layers_of_a_resnet_follow_the_network_not_the_alphabet():
             },
         ),
         (
+            lambda: backbones.Swin(2, (2, 1), (1, 1), window_size=2, image_size=16),
+            {
+                **{"patch_embedding": 0, "patch_norm": 0, "stage0_block0": 1, "stage0_block1": 2},
+                **{"downsample1": 3, "stage1_block0": 3, "norm": 4},
+            },
+        ),
+        (
             lambda: backbones.RegNet((1, 2), (8, 12), 4, image_size=16),
             {"stem_conv": 0, "stem_norm": 0, "stage1_block0": 1, "stage2_block1": 3},
         ),
     ],
-    ids=["vit", "resnet_sk", "convnext", "xcit", "regnet"],
+    ids=["vit", "resnet_sk", "convnext", "xcit", "swin", "regnet"],
 )
 def test_layers_of_the_other_networks(build, expected):
     """What comes before the first block is layer 0; what leads into a stage goes with the stage's first block."""

@@ -15,172 +15,18 @@ import tensorflow as tf
 from keras_ssl import checkpoints, zoo
 from keras_ssl.backbones import EncoderWithHead
 from keras_ssl.conversion import LAYOUTS, build_head, extract
-from keras_ssl.zoo import converting, published
+from keras_ssl.zoo import published
 from keras_ssl.zoo.published import File
-
-TABLE = published.published()
-RESNET = {"blocks": (1, 1), "filters": (4, 6), "bottleneck": True}
-VIT = {"width": 24, "depth": 2, "num_heads": 3}
-ZERO = np.zeros(3, np.float32)
-
-
-def under(prefix, tensors):
-    return {prefix + key: value for key, value in tensors.items()}
-
-
-def nested(dotted, tree):
-    for key in reversed(dotted.split(".")):
-        tree = {key: tree}
-    return tree
-
-
-# What the files hold beside the encoder, by who wrote them: (entry, small settings, tree of the file).
-TORCH = [
-    (
-        "swav_rn50",
-        RESNET,
-        lambda t: under(
-            "module.", t | {"projection_head.0.weight": ZERO, "prototypes.weight": ZERO}
-        ),
-    ),
-    (
-        "deepclusterv2_rn50",
-        RESNET,
-        lambda t: {"state_dict": under("module.", t | {"prototypes.prototypes2.weight": ZERO})},
-    ),
-    ("dino_rn50", RESNET, lambda t: t),
-    (
-        "moco_v3_rn50",
-        RESNET,
-        lambda t: {
-            "state_dict": under("module.base_encoder.", t | {"fc.0.weight": ZERO})
-            | under("module.momentum_encoder.", t)
-            | {"module.predictor.0.weight": ZERO},
-            "optimizer": {"state": {0: {"mu": ZERO}}},
-        },
-    ),
-    (
-        "simsiam_rn50_100ep",
-        RESNET,
-        lambda t: {"state_dict": under("module.encoder.", t) | {"module.predictor.0.weight": ZERO}},
-    ),
-    ("vicreg_rn50", RESNET, lambda t: t),
-    (
-        "vicreg_rn50x2",
-        RESNET,
-        lambda t: {"model": under("module.backbone.", t) | {"module.projector.0.weight": ZERO}},
-    ),
-    ("densecl_rn50_coco", RESNET, lambda t: {"state_dict": t}),
-    (
-        "lightly_dino_rn50",
-        RESNET,
-        lambda t: {
-            "state_dict": under("backbone.", t)
-            | under("student_backbone.", t)
-            | {"projection_head.layers.0.weight": ZERO, "online_classifier.weight": ZERO},
-            "epoch": 99,
-        },
-    ),
-    (
-        "vissl_simclr_rn50w2_100ep",
-        {**RESNET, "width": 2},
-        lambda t: nested(
-            "classy_state_dict.base_model.model",
-            {"trunk": under("_feature_blocks.", t), "heads": {"0.clf.0.weight": ZERO}},
-        ),
-    ),
-    (
-        "vissl_swav_regnety16gf",
-        {"blocks": (1, 1), "filters": (8, 16), "group_width": 8},
-        lambda t: nested(
-            "classy_state_dict.base_model.model", {"trunk": t, "heads": {"0.weight": ZERO}}
-        ),
-    ),
-    (
-        "dino_vits16",
-        VIT,
-        lambda t: {
-            "student": under("module.backbone.", {k: v + 1 for k, v in t.items()}),
-            "teacher": under("backbone.", t) | {"head.last_layer.weight_g": ZERO},
-            "epoch": 800,
-        },
-    ),
-    ("dino_vitb8", VIT, lambda t: t),
-    (
-        "moco_v3_vits16",
-        {**VIT, "num_heads": 12},
-        lambda t: {
-            "state_dict": under("module.base_encoder.", t | {"head.0.weight": ZERO})
-            | under("module.momentum_encoder.", t)
-        },
-    ),
-    ("mae_vitb16", VIT, lambda t: {"model": t | {"mask_token": ZERO, "decoder_pos_embed": ZERO}}),
-    ("mae_vitb16_finetuned", VIT, lambda t: {"model": t | {"head.weight": ZERO}}),
-    ("ibot_vitb16_in22k", VIT, lambda t: {"state_dict": t | {"masked_embed": ZERO}}),
-    (
-        "ijepa_vith14",
-        VIT,
-        lambda t: {"target_encoder": under("module.", t), "encoder": under("module.", t)},
-    ),
-    ("dinov2_vits14", VIT, lambda t: t | {"mask_token": ZERO}),
-    ("dinov2_vitb14_reg", VIT, lambda t: t),
-    ("dinov3_vits16", VIT, lambda t: t | {"mask_token": ZERO, "local_cls_norm.weight": ZERO}),
-    ("dino_xcit_s12_p16", {"width": 32, "depth": 1, "num_heads": 4, "class_depth": 1}, lambda t: t),
-    (
-        "dinov3_convnext_tiny",
-        {"blocks": (1, 1, 1, 1), "filters": (4, 6, 8, 10)},
-        lambda t: t | {f"norms.3.{k}": t[f"norm.{k}"] for k in ("weight", "bias")},
-    ),
-    (
-        "deepcluster_alexnet",
-        {"filters": (4, 6, 6, 6, 4)},
-        lambda t: {"state_dict": t | {"top_layer.weight": ZERO, "classifier.1.weight": ZERO}},
-    ),
-    (
-        "deepercluster_vgg16",
-        {"blocks": (1, 1), "filters": (4, 6)},
-        lambda t: {"state_dict": under("module.", t | {"pred_layer.weight": ZERO})},
-    ),
-    ("rotnet_alexnet", {"filters": (4, 6, 6, 6, 4)}, lambda t: {"network": t}),
-]
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_SSL_HOME", str(tmp_path / "home"))
-
-
-def small(name, settings, monkeypatch):
-    """Registers the entry with a small network and without known hashes; returns it and the network, filled."""
-    entry = TABLE[name]
-    files = tuple(dataclasses.replace(f, size=None, sha256="", md5="") for f in entry.files)
-    settings = {**entry.settings, **settings}
-    entry = dataclasses.replace(entry, settings=settings, image_size=112, files=files)
-    if "position_size" in settings:
-        entry.settings["position_size"] = 70
-    monkeypatch.setattr(published, "published", lambda: {name: entry})
-    network = converting.build_network(entry)
-    rng = np.random.default_rng(0)
-    for variable in network.variables:
-        value = variable.numpy() + 0.1 * rng.standard_normal(variable.shape)
-        variable.assign(np.abs(value) if "variance" in variable.path else value)
-    return entry, network
-
-
-def check(entry, network, path):
-    images = np.random.default_rng(1).random((1, 112, 112, 3), dtype=np.float32)
-    expected = np.asarray(network(images)["features"])
-    assert np.ptp(expected) > 0
-    loaded = zoo.load(entry.name, weights=path, accept_licence=True)
-    assert loaded.get_config() == network.get_config()
-    np.testing.assert_allclose(loaded(images)["features"], expected, rtol=1e-5, atol=1e-5)
-
+from tests.checkpoints import makers
+from tests.zoo.families import RESNET, TORCH, ZERO, check, small, under
 
 # One of each layout in every run, the others in the long one.
 QUICK = (
     *("swav_rn50", "moco_v3_rn50", "vissl_swav_regnety16gf"),
+    "vissl_colorization_rn50_goyal19_in22k",
     *("dino_vits16", "mae_vitb16_finetuned", "dinov2_vitb14_reg", "dinov3_vits16"),
     *("dino_xcit_s12_p16", "dinov3_convnext_tiny", "deepcluster_alexnet", "deepercluster_vgg16"),
+    "ibot_swint_w7",
 )
 
 
@@ -243,6 +89,43 @@ def test_a_file_without_head_says_so(tmp_path, monkeypatch):
         zoo.load("dino_rn50", path, include="heads")
 
 
+@pytest.mark.parametrize(
+    "name, settings, more",
+    [
+        (
+            "splitbrain_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO], "fc7": [np.zeros((3, 3, 1, 1)), ZERO]},
+        ),
+        (
+            "colorization_alexnet",
+            {"filters": (4, 6, 6, 6, 4)},
+            {"fc6": [np.zeros((3, 4, 6, 6)), ZERO]},
+        ),
+        (
+            "colorization_vgg_norebal",
+            {"blocks": (1, 2, 1, 1, 1, 1, 1), "filters": (4,) * 7},
+            {"data_l_meansub": [ZERO[:1], ZERO[:1]], "conv8_313": [np.zeros((3, 4, 1, 1)), ZERO]},
+        ),
+    ],
+)
+def test_caffemodels(name, settings, more, tmp_path, monkeypatch):
+    """Every layer of the official network with weights, in its order; others before and after."""
+    entry, network = small(name, settings, monkeypatch)
+    layers = {}
+    for key, value in extract(network, LAYOUTS[entry.layout]).items():
+        layers.setdefault(key.rpartition(".")[0], []).append(value)
+    layers |= {k: [value * 7.5 for value in v] for k, v in layers.items() if k.endswith("norm")}
+    file = makers.write_caffemodel(tmp_path / "file", {**layers, **more})
+    check(entry, network, file)
+    (tmp_path / "half").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(
+        ValueError, match=f"Expected the published file of {name}.*cut off"
+    ) as error:
+        zoo.load(name, weights=tmp_path / "half", accept_licence=True)
+    assert "\n" not in str(error.value)
+
+
 def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
     entry, network = small("simclr_v2_rn50_sk", {"blocks": (1, 1), "filters": (4, 8)}, monkeypatch)
     tensors = extract(network, LAYOUTS[entry.layout])
@@ -256,6 +139,32 @@ def test_a_checkpoint_of_tensorflow_1(tmp_path, monkeypatch):
         tensors=list(tensors.values()),
     )
     check(entry, network, tmp_path / "model.ckpt-250228.index")
+
+
+def test_a_checkpoint_of_local_aggregation(tmp_path, monkeypatch):
+    """As tfutils saves it: the network without the scope of the first card, and the memory bank beside it."""
+    small_network = {"blocks": (1, 2), "filters": (4, 6)}
+    entry, network = small("local_aggregation_rn18", small_network, monkeypatch)
+    head = build_head(entry.head, 6, widths=(5,))
+    tensors = extract(network, LAYOUTS[entry.layout])
+    tensors |= extract(head, LAYOUTS[f"{entry.head}_head"])
+    tensors |= {f"{key}/Momentum": value for key, value in tensors.items() if "moving" not in key}
+    tensors |= {"instance/memory_bank": np.zeros((9, 5), np.float32), "global_step": np.array(7)}
+    tensors |= {"instance/cluster_labels": np.zeros((10, 9), np.int64)}
+    path = tmp_path / "checkpoint-1901710.index"
+    tf.raw_ops.SaveV2(
+        prefix=str(path.with_suffix("")),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    check(entry, network, path)
+    images = np.random.default_rng(1).random((2, 112, 112, 3), dtype=np.float32)
+    expected = EncoderWithHead(network, head)(images)["projection"]
+    loaded = zoo.load(entry.name, path, include="head", accept_licence=True)
+    np.testing.assert_allclose(loaded(images)["projection"], expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot be fetched by name.*Unpack <http.*tar -xf"):
+        zoo.load(entry.name, accept_licence=True)
 
 
 def test_a_saved_model(tmp_path, monkeypatch):

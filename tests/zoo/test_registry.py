@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import json
-import shutil
-import subprocess
-import sys
 import urllib.parse
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keras_ssl import cli, zoo
+from keras_ssl import zoo
 from keras_ssl.backbones import BACKBONES
 from keras_ssl.conversion import HEADS, LAYOUTS
 from keras_ssl.zoo import published
 from keras_ssl.zoo.converting import build_network
-from keras_ssl.zoo.sources.common import resnet_payload, vit_payload
-from keras_ssl.zoo.table import update_readme
+from keras_ssl.zoo.sources.common import resnet_payload, swin_payload, vit_payload
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = published.published()
 ENTRIES = list(TABLE.values())
 
@@ -64,10 +58,13 @@ def test_what_nobody_allowed_asks_for_consent():
     by_licence = {name: {e.source for e in ENTRIES if e.licence == name} for name in consent}
     assert {"swav", "moco", "mae", "byol", "ijepa", "simsiam"} <= by_licence["cc-by-nc-4.0"]
     assert by_licence["dinov3"] == {"dinov3"} and by_licence["seer"] == {"vissl"}
-    assert by_licence["not-stated"] == {"lightly", "npid", "vissl"}
+    assert by_licence["not-stated"] == {
+        *("colorization", "lightly", "local_aggregation", "npid", "vissl"),
+    }
     for name, licence in (
         ("vissl_jigsaw_rn50_goyal19_in1k", "not-stated"),
         ("vissl_colorization_alexnet_yfcc100m", "not-stated"),
+        ("vissl_colorization_rn50_goyal19_yfcc100m", "not-stated"),
         ("vissl_npid_rn50_converted", "not-stated"),
         ("vissl_npid_rn50", "mit"),
         ("vissl_deepcluster_alexnet", "cc-by-nc-4.0"),
@@ -85,9 +82,17 @@ FACTS = {
     "moco_v3_vits16": ("vit-s-300ep.pth.tar", 300, 73.2),
     "simsiam_rn50_100ep": ("checkpoint_0099.pth.tar", 100, 68.1),
     "barlowtwins_rn50": ("resnet50.pth", 1000, 73.5),
+    "barlowtwins_rn50_full": ("checkpoint.pth", 1000, 73.5),
+    "dino_vits16_full": ("dino_deitsmall16_pretrain_full_checkpoint.pth", 800, 77.0),
     "vicreg_rn200x2": ("resnet200x2.pth", None, 77.3),
+    "vicreg_rn50x2_full": ("resnet50x2_fullckpt.pth", None, 75.5),
     "simclr_v2_rn152w3_sk": ("model.ckpt-250228.index", None, 79.8),
     "byol_rn200x2": ("pretrain_res200x2.pkl", 1000, 79.6),
+    "vissl_colorization_rn50_goyal19_in22k": (
+        "converted_vissl_rn50_colorization_in22k_goyal19.torch",
+        None,
+        49.24,
+    ),
     "seer_regnety256gf": ("model_final_checkpoint_phase0.torch", None, 77.51),
 }
 
@@ -96,6 +101,17 @@ FACTS = {
 def test_facts(name):
     entry = TABLE[name]
     assert (entry.files[0].name, entry.epochs, entry.metrics["linear"]) == FACTS[name]
+
+
+def test_what_is_done_to_the_colors_is_on_the_card():
+    for name, inside in (
+        ("splitbrain_alexnet", "Inside the encoder: CIE Lab is made of the image, and 50"),
+        ("colorization_vgg", "Inside the encoder: the L channel of CIE Lab"),
+        ("vissl_colorization_alexnet_in1k", "Inside the encoder: the L channel of CIE Lab"),
+        ("rotnet_alexnet", "Inside the encoder: subtract (0.485, 0.456, 0.406), divide"),
+        ("simclr_v1_rn50", "No mean and no deviation"),
+    ):
+        assert inside in zoo.card(name) and zoo.card(name).count("nside the encoder") <= 1
 
 
 def test_traps_that_give_no_error_of_shape():
@@ -111,10 +127,20 @@ def test_traps_that_give_no_error_of_shape():
     assert TABLE["dinov3_vitl16_sat"].images.mean == (0.430, 0.411, 0.296)
     assert TABLE["dinov3_vits16"].settings["layer_norm_epsilon"] == 1e-5
     assert TABLE["ibot_vitb16_in22k"].top_keys[-1] == "student"
+    assert TABLE["ibot_swint_w14"].settings == {"window_size": 14}
     assert TABLE["deepercluster_vgg16"].settings == {"sobel": True, "border": 1}
+    colorization = TABLE["vissl_colorization_rn50_goyal19_in1k"]
+    assert colorization.settings == {"last_stride": 1, "lightness": True}
 
 
-FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2_rn50")
+FULL = (
+    "moco_v2_rn50",
+    "dino_vits16",
+    "dino_vits8",
+    "dinov2_vits14",
+    "simclr_v2_rn50",
+    "ibot_swint_w14",
+)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +148,8 @@ FULL = ("moco_v2_rn50", "dino_vits16", "dino_vits8", "dinov2_vits14", "simclr_v2
     [
         "sela_rn18_1k",
         "dinov2_vits14_reg",
+        "vissl_colorization_rn50_goyal19_in1k",
+        "local_aggregation_rn18",
         *(pytest.param(name, marks=pytest.mark.slow) for name in FULL),
     ],
 )
@@ -144,107 +172,44 @@ def test_payload_by_hand():
     assert round(resnet_payload("resnet50", 2) / 1e6, 1) == 376.1
     assert round(resnet_payload("resnet200", 2) / 1e6, 1) == 1001.9
     assert round(vit_payload("vit_huge") / 1e6) == 2523
+    # torchvision counts 28,288,354 parameters of swin_t with its classifier of 769,000
+    assert swin_payload(7) == 4 * (28_288_354 - 769_000)
 
 
 def test_small_entries_build_and_run():
     image = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
-    for name in ("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"):
+    for name in (
+        *("vissl_jigsaw_alexnet_in1k", "vissl_colorization_alexnet_in1k", "rotnet_alexnet"),
+        *("splitbrain_alexnet", "colorization_alexnet"),
+    ):
         features = build_network(TABLE[name])(image)["features"]
         assert features.shape == (1, 256) and np.ptp(features) > 0
-
-
-def test_filters():
-    assert {e.name for e in zoo.list(method="swav", source="keras_ssl")} == {"swav_rnmini_cifar10"}
-    free = zoo.list(commercial=True)
-    assert {"dino_vits16", "swav_rnmini_cifar10"} <= {entry.name for entry in free}
-    assert {e.licence for e in free} == {"apache-2.0", "mit", "gpl-3.0"}
-    assert {e.licence for e in zoo.list(commercial=False)} == {"cc-by-nc-4.0", "seer"}
-    assert {e.source for e in zoo.list(access="gated")} == {"dinov3"}
-    assert {e.backbone for e in zoo.list(backbone="resnet200")} == {"resnet200"}
-    assert zoo.list(source="nobody") == []
-    for key in ("licence", "access"):
-        with pytest.raises(ValueError, match=f"Expected {key} to be one of .*{key}='x'"):
-            zoo.list(**{key: "x"})
-    own = [entry.source == "keras_ssl" for entry in zoo.list()]
-    assert own == sorted(own, reverse=True)  # ours first
 
 
 def test_heads_are_those_of_the_conversion():
     heads = {entry.head: entry for entry in ENTRIES if entry.head}
     assert set(heads) <= set(HEADS)
     assert {"swav", "deepclusterv2", "selav2", "moco_v2", "moco_v3", "simsiam"} <= set(heads)
+    assert {"dino", "barlow_twins", "vicreg"} <= set(heads)
     assert TABLE["simclr_v1_rn50"].head == ""  # not in the published file
 
 
-def test_every_card_says_licence_hash_and_what_is_unverified():
-    for entry in ENTRIES:
-        card = zoo.card(entry.name)
-        assert entry.terms.text() in card
-        assert "this library has not opened the real file" in " ".join(card.split())
-        for file in entry.files:
-            assert file.known_hash() in card
-        for fact in (*entry.notes, *entry.unverified):
-            assert f"- {fact}" in card
-        assert ("accept_licence=True" in card) == entry.terms.consent
+def test_every_full_entry_has_the_network_of_the_one_without_head():
+    full = {name: entry for name, entry in TABLE.items() if name.endswith(published.FULL)}
+    assert len(full) == 9 + 1 + 3 + 7
+    for name, entry in full.items():
+        plain = TABLE[name.removesuffix(published.FULL)]
+        assert not plain.head and entry.head in HEADS and entry.head_prefixes
+        for field in ("backbone", "layout", "settings", "image_size", "preprocessing", "licence"):
+            assert getattr(entry, field) == getattr(plain, field), name
+        assert entry.files != plain.files and entry.unverified and entry.notes
+        assert len(entry.top_keys) == 1 and entry.prefixes == ("backbone.",)
+    student = {name for name, entry in full.items() if entry.top_keys == ("student",)}
+    assert student == {"ibot_vitb16_in22k_full", "ibot_vitl16_in22k_full"}
 
 
-def test_who_says_which_hash():
-    (file,) = TABLE["mae_vitb16"].files
-    assert f"SHA-256 {file.sha256} (third party); MD5 begins with 8cad7c (official)" in zoo.card(
-        "mae_vitb16"
-    )
-
-
-def test_unknown_names_are_answered_with_the_closest():
-    with pytest.raises(ValueError, match="Did you mean 'swav_rn50'"):
-        zoo.load("swav_rn5")
-    with pytest.raises(ValueError, match="`keras-ssl zoo list` shows all"):
-        zoo.card("qqqqqqqqqqqqqqqq")
-
-
-def test_the_command_lists_as_text_and_json(capsys):
-    assert cli.main(["zoo", "list", "--source", "mae"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == (
-        "mae_vitb16: mae, vit_base, ImageNet-1K, 1600 epochs; published k-NN not stated, "
-        "linear 67.8 %; CC BY-NC 4.0"
-    )
-    assert cli.main(["zoo", "list", "--source", "moco", "--method", "moco_v1", "--json"]) == 0
-    (facts,) = json.loads(capsys.readouterr().out)
-    assert facts["published"] == {"linear": 60.6} and facts["commercial"] is False
-    assert facts["files"][0]["hash"] == "MD5 begins with b251726a (official)"
-    assert cli.main(["zoo", "list", "--commercial", "--source", "mae"]) == 0
-    assert capsys.readouterr().out == "No published encoder fits.\n"
-    assert cli.main(["zoo", "list", "--method", "swaw", "--backbone", "resnet51"]) == 0
-    assert capsys.readouterr().out == (
-        "No published encoder fits. Did you mean 'swav'? Did you mean 'resnet50'?\n"
-    )
-    with pytest.raises(SystemExit) as end:
-        cli.main(["zoo", "list", "--licence", "free"])
-    assert end.value.code == 2
-
-
-def test_listing_all_is_quick_and_needs_no_tensorflow(subprocess_env):
-    code = (
-        "import sys, time, keras_ssl\n"
-        "entries = keras_ssl.zoo.list()\n"
-        "cards = [keras_ssl.zoo.card(entry.name) for entry in entries]\n"
-        "heavy = {'tensorflow', 'keras', 'numpy', 'rich'} & sys.modules.keys()\n"
-        "print(len(entries) > 200, sorted(heavy), time.process_time() < 0.5)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=subprocess_env, capture_output=True, text=True
-    )
-    assert done.stdout == "True [] True\n", done.stdout + done.stderr
-
-
-def test_the_page_is_up_to_date(tmp_path):
-    copy = tmp_path / "zoo.md"
-    shutil.copy(REPOSITORY / "docs" / "zoo.md", copy)
-    assert not update_readme(copy, published=True), (
-        "run: python -m keras_ssl.zoo.table --published docs/zoo.md"
-    )
-    text = copy.read_text(encoding="utf-8")
-    assert f"{len(ENTRIES)} entries." in text
-    assert text.count("\n| `") == len(ENTRIES)
-    assert "None of the real files was opened" in text
+def test_the_entry_without_head_names_the_one_with_it():
+    match = "dino_vits16, whose file has no head, that of 'dino_vits16_full' has"
+    with pytest.raises(ValueError, match=match):
+        zoo.load("dino_vits16", include="head")
+    assert '`dino`, with `include="head"`; `head.` removed' in zoo.card("dino_vits16_full")

@@ -7,18 +7,33 @@ from collections.abc import Iterator
 from keras_ssl.zoo.published import Published
 from keras_ssl.zoo.sources import (
     byol,
+    color,
     dinov2,
     dinov3,
     lightly,
     masked,
     pretext,
+    redundancy,
     resnets,
     simclr,
     transformers,
     vissl,
 )
 
-FAMILIES = (resnets, transformers, masked, dinov2, dinov3, simclr, byol, vissl, pretext, lightly)
+FAMILIES = (
+    resnets,
+    redundancy,
+    transformers,
+    masked,
+    dinov2,
+    dinov3,
+    simclr,
+    byol,
+    vissl,
+    pretext,
+    color,
+    lightly,
+)
 
 
 def all_entries() -> Iterator[Published]:

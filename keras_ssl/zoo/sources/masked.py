@@ -1,11 +1,20 @@
-"""Vision transformers of masked prediction: MAE, iBOT, I-JEPA."""
+"""Vision transformers of masked prediction: MAE, iBOT and its Swins, I-JEPA.
+
+Names in iBOT's full checkpoints: bytedance/ibot `main_ibot.py` and `models/head.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from keras_ssl.zoo.published import Published
-from keras_ssl.zoo.sources.common import FACEBOOK, one_file, vit_payload
+from keras_ssl.zoo.sources.common import (
+    FACEBOOK,
+    full_checkpoint,
+    one_file,
+    swin_payload,
+    vit_payload,
+)
 
 _IBOT = "https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/archive/2022/ibot/"
 
@@ -50,6 +59,8 @@ _IBOT_ROWS = (
     ("vitl16_in22k", "vit_large", "vitl_16_pt22k", "student", 72.9, 82.3, "ImageNet-22K", None),
 )
 
+_IBOT_PREFIXES = ("module.backbone.", "backbone.", "")
+
 _GIANT = {
     "width": 1408,
     "depth": 40,
@@ -87,6 +98,7 @@ def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
     yield from _mae()
     yield from _ibot()
+    yield from _ibot_swins()
     yield from _ijepa()
 
 
@@ -147,7 +159,7 @@ def _mae_tuned(name: str, backbone: str, file: str, accuracy: float) -> Publishe
 
 def _ibot() -> Iterator[Published]:
     for name, backbone, folder, file, knn, linear, data, epochs in _IBOT_ROWS:
-        yield Published(
+        entry = Published(
             f"ibot_{name}",
             "ibot",
             "ibot",
@@ -157,7 +169,7 @@ def _ibot() -> Iterator[Published]:
             one_file(f"{_IBOT}{folder}/checkpoint_{file}.pth"),
             settings={"position_offset": 0.1},
             top_keys=("state_dict", file),
-            prefixes=("module.backbone.", "backbone.", ""),
+            prefixes=_IBOT_PREFIXES,
             epochs=epochs,
             data=data,
             preprocessing="imagenet_bicubic",
@@ -168,6 +180,50 @@ def _ibot() -> Iterator[Published]:
                 "Linear: class tokens of the last four blocks."
                 if backbone == "vit_small"
                 else "Linear: class token and mean of the patch tokens of the last block.",
+            ),
+            unverified=("whether the host still answers",),
+        )
+        yield entry
+        yield full_checkpoint(
+            entry,
+            f"{_IBOT}{folder}/checkpoint.pth",
+            file,
+            "dino",
+            "head.",
+            notes=(
+                f"Encoder and head of the {file}. Scores are those of the class token; prototypes of the patches, "
+                "where they are others, are left out.",
+                *entry.notes[1:],
+            ),
+            unverified=(
+                *entry.unverified,
+                "the names inside, which are those that the published training code saves",
+                "that the head has GELU and no norms, as by default in that code",
+            ),
+        )
+
+
+def _ibot_swins() -> Iterator[Published]:
+    for window, knn, linear, epochs in ((7, 75.3, 78.6, None), (14, 76.2, 79.3, 300)):
+        yield Published(
+            f"ibot_swint_w{window}",
+            "ibot",
+            "ibot",
+            "swin_tiny",
+            "swin",
+            "apache-2.0",
+            one_file(f"{_IBOT}swint_{window}/checkpoint_teacher.pth"),
+            settings={"window_size": window},
+            top_keys=("state_dict", "teacher"),
+            prefixes=_IBOT_PREFIXES,
+            epochs=epochs,
+            preprocessing="imagenet_bicubic",
+            metrics={"linear": linear, "knn": knn},
+            payload=swin_payload(window),
+            notes=(
+                "The teacher's weights.",
+                f"Windows of {window} places; in the last stage{'s' if window == 14 else ''} the map is one window.",
+                "Features: mean of the last map. Linear: means of the last four blocks' maps, 2304 numbers.",
             ),
             unverified=("whether the host still answers",),
         )

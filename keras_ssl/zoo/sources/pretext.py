@@ -1,4 +1,4 @@
-"""The older works: SeLa, DeepCluster, DeeperCluster, RotNet, NPID."""
+"""The older works: SeLa, DeepCluster, DeeperCluster, RotNet, NPID, Local Aggregation."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def entries() -> Iterator[Published]:
     yield from _deepcluster()
     yield from _rotnet()
     yield from _npid()
+    yield _local_aggregation()
 
 
 def _sela() -> Iterator[Published]:
@@ -205,3 +206,32 @@ def _npid() -> Iterator[Published]:
             if name == "npid_rn50"
             else ("The file also holds a memory bank of about 600 MB.",),
         )
+
+
+def _local_aggregation() -> Published:
+    archive = "http://visualmaster-models.s3.amazonaws.com/la_orig/checkpoint-1901710.tar"
+    return Published(
+        "local_aggregation_rn18",
+        "local_aggregation",
+        "local_aggregation",
+        "resnet18_preact",
+        "local_aggregation_tf1",
+        "not-stated",
+        (File("checkpoint-1901710.index"),),
+        head="local_aggregation",
+        container="tensorflow",
+        access="manual",
+        how=f"Unpack <{archive}> with `tar -xf` and give the file `checkpoint-1901710.index` out of it, with the data "
+        "file beside it, as `weights=`.",
+        preprocessing="local_aggregation",
+        payload=4 * 11_186_624,  # counted in the network
+        notes=(
+            "A checkpoint from before the end of the training, the authors say.",
+            "The authors' code saves a memory bank of about 660 MB with the network.",
+        ),
+        unverified=(
+            "that the file has version 2 of the network, the default of the authors' code; another is refused",
+            "the names of the files in the archive, and the scope of the names in the checkpoint",
+            "whether the file has the memory bank",
+        ),
+    )

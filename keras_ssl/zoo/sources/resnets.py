@@ -1,12 +1,11 @@
-"""ResNets of SwAV, DeepCluster-v2, SeLa-v2, MoCo, SimSiam, Barlow Twins, VICReg, PCL and DenseCL."""
+"""ResNets of SwAV, DeepCluster-v2, SeLa-v2, MoCo, SimSiam, PCL and DenseCL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from keras_ssl.zoo.published import Published
-from keras_ssl.zoo.sources.common import FACEBOOK, one_file, resnet_payload
+from keras_ssl.zoo.sources.common import FACEBOOK, one_file, resnet_entry
 
 _SWAV = FACEBOOK + "deepcluster/"
 _VISSL = FACEBOOK + "vissl/model_zoo/"
@@ -121,7 +120,7 @@ def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
     yield from (_clustering(*row) for row in _CLUSTERING)
     for name, method, epochs, linear, path, facts, prefix in _MOMENTUM:
-        yield _resnet(
+        yield resnet_entry(
             name,
             method,
             "moco" if "moco" in method else method,
@@ -137,25 +136,7 @@ def entries() -> Iterator[Published]:
                 *(["Batch size 512."] if name == "simsiam_rn50_100ep" else []),
             ),
         )
-    yield from _redundancy_reduction()
     yield from _prototypes_and_dense()
-
-
-def _resnet(name: str, method: str, source: str, **facts: Any) -> Published:
-    """Returns an entry of a ResNet under torchvision's names."""
-    backbone = facts.pop("backbone", "resnet50")
-    width = facts.pop("width", 1)
-    settings = {"width": width} if width != 1 else {}
-    return Published(
-        name,
-        method,
-        source,
-        backbone,
-        "torchvision_resnet",
-        settings=settings,
-        payload=resnet_payload(backbone, width),
-        **facts,
-    )
 
 
 def _clustering(
@@ -180,7 +161,7 @@ def _clustering(
     if method == "sela_v2":
         unverified.append("that there are three prototype heads, as in DeepCluster-v2")
     views = f"Crops {crops}" + (f", batch size {batch}." if width == 1 else " (from the script).")
-    return _resnet(
+    return resnet_entry(
         name,
         method,
         "swav",
@@ -198,57 +179,9 @@ def _clustering(
     )
 
 
-def _redundancy_reduction() -> Iterator[Published]:
-    barlow = FACEBOOK + "barlowtwins/"
-    for name, path, linear, remark in (
-        ("barlowtwins_rn50", "ljng/resnet50.pth", {"linear": 73.5}, "of the project's README"),
-        (
-            "barlowtwins_rn50_hub",
-            "ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth",
-            {},
-            "of the project's hub file",
-        ),
-    ):
-        yield _resnet(
-            name,
-            "barlow_twins",
-            "barlowtwins",
-            files=one_file(barlow + path),
-            licence="mit",
-            top_keys=("model", ""),
-            prefixes=("module.backbone.", ""),
-            epochs=1000,
-            metrics=linear,
-            notes=(f"The address {remark}; batch size 2048.",),
-            unverified=(
-                "whether the addresses of README and hub file are one run or two",
-                "the names in the full checkpoint",
-            ),
-        )
-    for name, file, backbone, width, linear in (
-        ("vicreg_rn50", "resnet50", "resnet50", 1, 73.2),
-        ("vicreg_rn50x2", "resnet50x2", "resnet50", 2, 75.5),
-        ("vicreg_rn200x2", "resnet200x2", "resnet200", 2, 77.3),
-    ):
-        yield _resnet(
-            name,
-            "vicreg",
-            "vicreg",
-            backbone=backbone,
-            width=width,
-            files=one_file(f"{FACEBOOK}vicreg/{file}.pth"),
-            licence="mit",
-            top_keys=("model", ""),
-            prefixes=("module.backbone.", ""),
-            epochs=1000 if width == 1 else None,
-            metrics={"linear": linear},
-            unverified=("1000 epochs",) if width == 1 else (),
-        )
-
-
 def _prototypes_and_dense() -> Iterator[Published]:
     for version, linear in ((1, 61.5), (2, 67.6)):
-        yield _resnet(
+        yield resnet_entry(
             f"pcl_v{version}_rn50",
             f"pcl_v{version}",
             "pcl",
@@ -268,7 +201,7 @@ def _prototypes_and_dense() -> Iterator[Published]:
         ("densecl_rn50_coco_800ep", "resnet50", "r50_coco_800ep", "COCO", 800, 56.7),
         ("densecl_rn50_coco", "resnet50", "r50_coco_1600ep", "COCO", 1600, 57.2),
     ):
-        yield _resnet(
+        yield resnet_entry(
             name,
             "densecl",
             "densecl",

@@ -1,11 +1,22 @@
-"""Vision transformers of DINO and MoCo v3; DINO's ResNet-50 and XCiTs."""
+"""Vision transformers of DINO and MoCo v3; DINO's ResNet-50 and XCiTs.
+
+Names in DINO's full checkpoints: facebookresearch/dino `main_dino.py`, `utils.py` (`MultiCropWrapper`) and
+`vision_transformer.py` (`DINOHead`). There the author also says that the files were changed to these names (65) and
+that the encoders published alone are the teachers' (44), and users list the form of the ResNet-50's head (189, 251).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from keras_ssl.zoo.published import Published
-from keras_ssl.zoo.sources.common import FACEBOOK, one_file, resnet_payload, vit_payload
+from keras_ssl.zoo.sources.common import (
+    FACEBOOK,
+    full_checkpoint,
+    one_file,
+    resnet_payload,
+    vit_payload,
+)
 
 _DINO = FACEBOOK + "dino/"
 _DINO_PLACES = {"top_keys": ("teacher", ""), "prefixes": ("module.backbone.", "backbone.", "")}
@@ -13,9 +24,38 @@ _DINO_PLACES = {"top_keys": ("teacher", ""), "prefixes": ("module.backbone.", "b
 
 def entries() -> Iterator[Published]:
     """Yields the entries of this family."""
-    yield from _dino_vits()
-    yield from _dino_others()
+    for entry in (*_dino_vits(), *_dino_others()):
+        yield entry
+        yield _dino_full(entry)
     yield from _moco_v3()
+
+
+def _dino_full(entry: Published) -> Published:
+    """Returns the entry of the full checkpoint in the same folder: the teacher with its head."""
+    epochs = (fact for fact in entry.unverified if "epochs" in fact)
+    unverified = ["the number of prototypes, 65536 by a user's word (the file's is taken)"]
+    if entry.backbone == "resnet50":
+        unverified = [
+            "the head: a user lists two layers, 4096 hidden units and a last layer without weight norm",
+            "that the head's activation is GELU, as in the published code",
+        ]
+    elif entry.layout == "xcit":
+        unverified += [
+            "whether the head has batch-norm (the names in the file say)",
+            "that these files have the names of the published code, as the others have by the author's word",
+        ]
+    return full_checkpoint(
+        entry,
+        entry.files[0].urls[0].removesuffix(".pth") + "_full_checkpoint.pth",
+        "teacher",
+        "dino",
+        "head.",
+        notes=(
+            *entry.notes,
+            "Encoder and head of the teacher; student, optimizer and center are left out.",
+        ),
+        unverified=(*epochs, *unverified),
+    )
 
 
 def _dino_vits() -> Iterator[Published]:
@@ -47,7 +87,6 @@ def _dino_vits() -> Iterator[Published]:
                 "Linear: class tokens of the last four blocks, one after the other."
                 if small
                 else "Linear: class token and mean of the patch tokens of the last block.",
-                "The full checkpoint of the same folder fits too; its teacher is taken.",
             ),
             unverified=(f"{epochs} epochs (args.txt of the folder says)", "MD5: independent pin"),
             **_DINO_PLACES,

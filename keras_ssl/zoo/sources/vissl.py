@@ -10,11 +10,12 @@ from keras_ssl.zoo.sources.common import FACEBOOK, one_file, resnet_payload, vit
 from keras_ssl.zoo.sources.vissl_more import (
     ALEXNET_SETTINGS,
     ALEXNETS,
+    COLORIZATION,
     REGNETS,
     SEER,
     SEER_TUNED,
 )
-from keras_ssl.zoo.sources.vissl_rows import RESNETS
+from keras_ssl.zoo.sources.vissl_rows import CAFFE2, RESNETS
 
 _BASE = FACEBOOK + "vissl/model_zoo/"
 TRUNK = "classy_state_dict.base_model.model.trunk"
@@ -63,7 +64,29 @@ def entries() -> Iterator[Published]:
             metrics={"linear": linear},
             preprocessing=_ALEXNET_IMAGES[method],
         )
+    yield from _colorization()
     yield from _transformers()
+
+
+def _colorization() -> Iterator[Published]:
+    two_channels = 4 * 7 * 7 * 2 * 64  # bytes that the stem of one channel has less
+    for name, data, linear, path in COLORIZATION:
+        yield _entry(
+            name,
+            "colorization",
+            "resnet50",
+            "vissl_resnet_colorization",
+            path,
+            settings={"last_stride": 1, "lightness": True},
+            data=data,
+            metrics={"linear": linear},
+            preprocessing="lightness",
+            payload=resnet_payload("resnet50") - two_channels,
+            notes=(
+                CAFFE2,
+                "VISSL rounds L to 8 bits, as OpenCV does for images of 8 bits; here it is not rounded.",
+            ),
+        )
 
 
 def _seer() -> Iterator[Published]:
@@ -127,7 +150,7 @@ def _entry(
 ) -> Published:
     unverified = facts.pop("unverified", ())
     licence = facts.pop("licence", "mit")
-    if licence == "mit" and path.startswith(("converted_alexnet", "converted_vissl_rn50_jigsaw")):
+    if licence == "mit" and (path.startswith("converted_alexnet") or "_goyal19" in path):
         licence, unverified = "not-stated", (*unverified, _BENCHMARK)
     elif "npid_lemniscate" in path:  # keeps the terms of the authors' file, which has none
         licence = "not-stated"

@@ -1,4 +1,4 @@
-"""Rows of VISSL's model zoo: RegNets, SEER and AlexNets; accuracies as VISSL measured them."""
+"""Rows of VISSL's model zoo: RegNets, SEER, AlexNets and the ResNets of colorization, with VISSL's accuracies."""
 
 from __future__ import annotations
 
@@ -104,4 +104,19 @@ ALEXNETS = tuple(
         37.88,
         "deepcluster_alexnet_checkpoint.torch",
     ),
+)
+
+# name, data, linear, path
+COLORIZATION = tuple(
+    (
+        f"vissl_colorization_rn50_goyal19_{tag}",
+        data,
+        linear,
+        f"converted_vissl_rn50_colorization_{tag}_goyal19.torch",
+    )
+    for tag, data, linear in (
+        ("in1k", IN1K, 40.11),
+        ("in22k", IN22K, 49.24),
+        ("yfcc100m", YFCC, 47.46),
+    )
 )

@@ -9,7 +9,7 @@ IN1K, IN22K, YFCC = "ImageNet-1K", "ImageNet-22K", "YFCC100M"
 _JIGSAW = "jigsaw_rn50_in1k_ep105_perm2k_jigsaw_8gpu_resnet_"
 FINAL = "/model_final_checkpoint_phase"
 _PERMUTATIONS = "All three Jigsaw folders are named after 2K permutations; the label is the table's, the path decides."
-_CAFFE2 = "Converted from a Caffe2 file of the 2019 benchmark."
+CAFFE2 = "Converted from a Caffe2 file of the 2019 benchmark."
 _VIEWS = "2x224+6x96, batch size {}."
 
 # name, method, backbone, width, data, epochs, linear, path, notes
@@ -67,7 +67,7 @@ RESNETS = (
             None,
             linear,
             f"converted_vissl_rn50_jigsaw_{tag}_goyal19.torch",
-            _CAFFE2,
+            CAFFE2,
         )
         for tag, data, linear in (
             ("in1k", IN1K, 46.58),

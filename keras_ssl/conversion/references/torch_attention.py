@@ -1,43 +1,51 @@
-"""XCiT and ConvNeXt in PyTorch, with the names that their files have; written from their description."""
+"""XCiT and ConvNeXt in PyTorch with the names that their files have, written from their description."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.conversion.torch_convnets import Outputs, last
+from keras_ssl.conversion.references.torch_convnets import Outputs, last
 
 
-def perceptron(width, ratio=4):
+def perceptron(width: int, ratio: int = 4) -> nn.Module:
+    """Returns fc1 and fc2, without a way forward."""
     mlp = nn.Module()
     mlp.fc1, mlp.fc2 = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
     return mlp
 
 
-def norm(width):
+def norm(width: int) -> nn.LayerNorm:
+    """Returns a layer-norm with the epsilon of all of them."""
     return nn.LayerNorm(width, eps=1e-6)
 
 
-def factors(module, width, count):
+def factors(module: nn.Module, width: int, count: int) -> None:
+    """Gives a module its factors of channels, gamma1 and so on."""
     for index in range(1, count + 1):
         setattr(module, f"gamma{index}", nn.Parameter(torch.ones(width)))
 
 
-def split_heads(qkv, heads):
-    """(batch, tokens, 3 width) -> three (batch, heads, tokens, size)."""
+def split_heads(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """Returns (batch, tokens, 3 width) as three (batch, heads, tokens, size)."""
     batch, tokens, width = qkv.shape
     return qkv.view(batch, tokens, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4)
 
 
 class Channels(nn.Module):
-    def __init__(self, width, heads):
+    """Attention between channels."""
+
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads)
         q, k = F.normalize(q, dim=2), F.normalize(k, dim=2)
         weights = torch.einsum("bhnc,bhnd->bhcd", q, k) * self.temperature
@@ -46,32 +54,38 @@ class Channels(nn.Module):
 
 
 class Local(nn.Module):
-    def __init__(self, width):
+    """Two depthwise convolutions over the grid of tokens."""
+
+    def __init__(self, width: int):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.bn = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
-    def forward(self, x, grid):
+    def forward(self, x: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
         x = self.conv2(self.bn(F.gelu(self.conv1(x.transpose(1, 2).unflatten(2, grid)))))
         return x.flatten(2).transpose(1, 2)
 
 
 class XCABlock(nn.Module):
-    def __init__(self, width, heads):
+    """Attention between channels, local convolutions, perceptron."""
+
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.norm1, self.norm2, self.norm3 = norm(width), norm(width), norm(width)
         self.attn, self.mlp, self.local_mp = Channels(width, heads), perceptron(width), Local(width)
         factors(self, width, 3)
 
-    def forward(self, x, grid):
+    def forward(self, x: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
         x = x + self.gamma1 * self.attn(self.norm1(x))
         x = x + self.gamma3 * self.local_mp(self.norm3(x), grid)
         return x + self.gamma2 * self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
 
 
 class ClassBlock(nn.Module):
-    def __init__(self, width, heads):
+    """The class token reads all tokens; patches are doubled on the way, as the authors do it."""
+
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2, self.mlp = norm(width), norm(width), perceptron(width)
@@ -79,7 +93,7 @@ class ClassBlock(nn.Module):
         self.attn.qkv, self.attn.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         factors(self, width, 2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         n = self.norm1(x)
         q, k, v = split_heads(self.attn.qkv(n), self.heads)
         read = F.scaled_dot_product_attention(q[:, :, :1], k, v).transpose(1, 2).flatten(2)
@@ -89,8 +103,8 @@ class ClassBlock(nn.Module):
         return torch.cat([token, x[:, 1:] + x[:, 1:]], 1)
 
 
-def place_code(rows, columns, count=32):
-    """(2 count, rows, columns): y first, sines and cosines in turn."""
+def place_code(rows: int, columns: int, count: int = 32) -> torch.Tensor:
+    """Returns (2 count, rows, columns): y first, sines and cosines in turn."""
     code = torch.zeros(2 * count, rows, columns, dtype=torch.float64)
     for axis, size in enumerate((rows, columns)):
         angle = torch.arange(1, size + 1, dtype=torch.float64) / (size + 1e-6) * 2 * math.pi
@@ -102,7 +116,26 @@ def place_code(rows, columns, count=32):
 
 
 class XCiT(nn.Module):
-    def __init__(self, width, depth, heads, patch, class_depth=2):
+    """Patches by strided convolutions, blocks, class blocks, norm.
+
+    Args:
+        width: int. Of the tokens.
+        depth: int. Blocks.
+        heads: int. Divides the width.
+        patch: int. A power of 2.
+        class_depth: int. Class blocks. Defaults to `2`.
+        classes: int. Width of a classifier, which gives no output. Defaults to `0` (none).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        class_depth: int = 2,
+        classes: int = 0,
+    ):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         steps = int(math.log2(patch))
@@ -119,9 +152,10 @@ class XCiT(nn.Module):
         self.norm = norm(width)
         self.pos_embeder = nn.Module()
         self.pos_embeder.token_projection = nn.Conv2d(64, width, 1)
-        self.head = nn.Linear(width, 5)
+        if classes:
+            self.head = nn.Linear(width, classes)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> Outputs:
         x = self.patch_embed.proj(x)
         grid, layers = tuple(x.shape[2:]), []
         x = x + self.pos_embeder.token_projection(place_code(*grid)[None])
@@ -138,26 +172,35 @@ class XCiT(nn.Module):
 class ImageNorm(nn.LayerNorm):
     """Layer-norm over the channels of (batch, channels, height, width)."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(last(x)).permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
-    def __init__(self, width):
+    """Depthwise convolution, layer-norm, perceptron, factor."""
+
+    def __init__(self, width: int):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
         self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = norm(width)
         self.pwconv1, self.pwconv2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm(last(self.dwconv(x)))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
         return x + y.permute(0, 3, 1, 2)
 
 
 class ConvNeXt(nn.Module):
-    def __init__(self, blocks, filters):
+    """Stages of blocks; one norm for the mean and for each place of the last map.
+
+    Args:
+        blocks: ints. Blocks of each stage.
+        filters: ints. Channels of each stage.
+    """
+
+    def __init__(self, blocks: Sequence[int], filters: Sequence[int]):
         super().__init__()
         stem = nn.Conv2d(3, filters[0], 4, 4), ImageNorm(filters[0], eps=1e-6)
         self.downsample_layers = nn.ModuleList([nn.Sequential(*stem)])
@@ -172,7 +215,7 @@ class ConvNeXt(nn.Module):
         # The file names the final norm once more, as the last of four.
         self.norms = nn.ModuleList([nn.Identity() for _ in range(3)] + [self.norm])
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> Outputs:
         maps = []
         for down, stage in zip(self.downsample_layers, self.stages, strict=True):
             maps.append(x := stage(down(x)))
