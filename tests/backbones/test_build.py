@@ -1,9 +1,11 @@
 """Backbones by name."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_ssl import backbones
+from tests.without_values import without_values
 
 
 def count(model):
@@ -104,3 +106,11 @@ def test_seed_fixes_the_weights(name):
 def test_unknown_names(name, match):
     with pytest.raises(ValueError, match=match):
         backbones.build(name)
+
+
+def test_networks_without_values_stay_without_them():
+    """Keras would fill them at the next symbolic call of any network."""
+    with without_values():
+        backbone = backbones.build("resnet_mini", image_size=32)
+    keras.layers.Dense(2)(keras.Input((3,)))
+    assert all(variable._value is None for variable in backbone.variables)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_ssl import backbones, methods, optimizers
 from keras_ssl.methods import RunInfo
 from tests.backbones.networks import NETWORKS, F, keys, pictures
+from tests.without_values import without_values
 
 
 def blocks_of(network):
@@ -234,7 +235,7 @@ def test_what_does_not_work_is_said(build, message):
 
 
 def test_names_build_at_small_sizes():
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         assert backbones.build("xcit_small_12", image_size=32).patch_size == 4
         assert backbones.build("xcit_small_12").patch_size == 16
         assert backbones.build("convnext_tiny", image_size=32).feature_dim == 768

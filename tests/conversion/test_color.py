@@ -1,6 +1,5 @@
 """Split-brain autoencoders and colorization from files laid out as the official ones: the numbers of PyTorch."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from tests.conversion.color_rows import caffe_layers, flat
 torch = pytest.importorskip("torch", reason="PyTorch computes the references")
 
 from keras_ssl.conversion.references.torch_color import CaffeAlexNet, Colorization  # noqa: E402
+from tests.without_values import without_values  # noqa: E402
 
 ROWS = color_rows.rows()
 MADE = {
@@ -120,7 +120,7 @@ def test_every_shape_of_the_official_network(name, module):
     entry = next(entry for entry in published().values() if entry.layout == name)
     with torch.device("meta"):
         shapes = {key: tuple(v.shape) for key, v in module().state_dict().items()}
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         network = backbones.build(entry.backbone, image_size=entry.image_size, **entry.settings)
     ports = LAYOUTS[name].ports(network)
     own = [port.turn.to_source(np.zeros(port.variable.shape, bool)).shape for port in ports]

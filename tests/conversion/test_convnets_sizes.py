@@ -1,6 +1,5 @@
 """The published sizes: every shape of the official files, counted without memory for the weights."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch counts the shapes of the of
 
 from keras_ssl.conversion.references import torch_attention as attention  # noqa: E402
 from keras_ssl.conversion.references import torch_convnets as reference  # noqa: E402
+from tests.without_values import without_values  # noqa: E402
 
 ALEXNET = reference.alexnet_units((96, 256, 384, 384, 256)), 6, (4096, 4096), (1, 4)
 VGG = reference.vgg_units((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)), 7, (4096, 4096), (0, 3)
@@ -84,7 +84,7 @@ def test_every_shape_of_the_official_file(name):
     with torch.device("meta"):
         module = make()
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    with keras.StatelessScope(initialize_variables=False):  # shapes without values
+    with without_values():  # shapes without values
         network = backbones.build(name.strip(), **settings)
     ports = LAYOUTS[layout].ports(network)
     assert {id(port.variable) for port in ports} == {id(v) for v in network.variables}
@@ -122,7 +122,7 @@ def test_stages_of_regnety_come_from_its_four_numbers(name, depth, start, slope,
 
 
 def test_the_first_names_of_the_seer_files():
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         network = backbones.build("regnety_32gf")
     ports = LAYOUTS["vissl_regnet"].ports(network)
     shapes = {

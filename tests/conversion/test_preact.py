@@ -1,12 +1,12 @@
 """Local Aggregation's network from checkpoints laid out as the authors' code saves them: the numbers of PyTorch."""
 
-import keras
 import numpy as np
 import pytest
 
 from keras_ssl import backbones
 from keras_ssl.conversion import LAYOUTS, convert, extract, read_head, weights_digest
 from tests.conversion import parity, preact_rows
+from tests.without_values import without_values
 
 pytest.importorskip("torch", reason="PyTorch computes the reference")
 
@@ -59,7 +59,7 @@ def test_extract_gives_the_file_back():
 def test_every_shape_of_the_official_network():
     """17 batch-norms and 21 convolutions: one in the stem, 16 in blocks, and a shortcut in each of four stages."""
     expected = preact_rows.shapes((2, 2, 2, 2), (64, 128, 256, 512))
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         network = backbones.build("resnet18_preact")
     ports = LAYOUT.ports(network)
     assert {p.key: tuple(p.variable.shape) for p in ports} == {

@@ -1,6 +1,5 @@
 """Swin from files laid out as iBOT's: PyTorch's numbers, every name and shape, and what is refused."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch computes the references")
 
 from keras_ssl.conversion.references import torch_swin  # noqa: E402
 from tests.conversion.convnet_cases import outputs_of, tensors_of  # noqa: E402
+from tests.without_values import without_values  # noqa: E402
 
 SWIN = LAYOUTS["swin"]
 
@@ -148,7 +148,7 @@ SIZES = {
 )
 def test_every_shape_of_the_published_sizes(name):
     window, parameters = SIZES[name]
-    with keras.StatelessScope(initialize_variables=False):  # shapes without values
+    with without_values():  # shapes without values
         network = backbones.build(name.strip(), window_size=window)
     assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == parameters
     settings = network.settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +13,7 @@ from keras_ssl.conversion import HEADS, LAYOUTS, extract
 from keras_ssl.conversion.engine import Turn
 from keras_ssl.conversion.references import REFERENCES
 from keras_ssl.zoo import converting, verify
+from tests.without_values import without_values
 from tests.zoo.families import TABLE, small
 from tests.zoo.families import TORCH as FILES_OF_PYTORCH
 from tests.zoo.reference_files import (
@@ -123,7 +123,7 @@ def test_forms_of_the_published_networks(entry):
     import torch
 
     layout, reference = LAYOUTS[entry.layout], REFERENCES[entry.layout]
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         network = converting.build_network(entry)
     tensors = {}
     for port in layout.ports(network):
