@@ -53,31 +53,7 @@ class DilatedVGG(PlainBackbone):
         image_size: int = 224,
         **kwargs: Any,
     ) -> None:
-        if not blocks or not len(blocks) == len(filters) == len(dilations):
-            raise ValueError(
-                "`blocks`, `filters` and `dilations` must have one number for each stage. "
-                f"Received: blocks={blocks}, filters={filters}, dilations={dilations}"
-            )
-        if any(rate > 1 for rate in dilations[:halved]):
-            raise ValueError(
-                "Expected dilation 1 in the stages that halve the map. "
-                f"Received: halved={halved}, dilations={dilations}"
-            )
-        units = [
-            Unit(
-                channels,
-                stride=2 if stage < halved and index == count - 1 else 1,
-                border=rate,
-                dilation=rate,
-                batch_norm=index == count - 1,
-                norm_last=True,
-                affine=norm_affine,
-            )
-            for stage, (count, channels, rate) in enumerate(
-                zip(blocks, filters, dilations, strict=True)
-            )
-            for index in range(count)
-        ]
+        units = _units(blocks, filters, halved, dilations, norm_affine)
         super().__init__(
             units,
             dense=(),
@@ -105,3 +81,42 @@ class DilatedVGG(PlainBackbone):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings, "recompute": self.recompute}
+
+
+def _units(
+    blocks: Sequence[int],
+    filters: Sequence[int],
+    halved: int,
+    dilations: Sequence[int],
+    norm_affine: bool,
+) -> list[Unit]:
+    """Returns the convolutions of all stages; the last of each stage has the batch-norm, and the stride if it halves.
+
+    Raises:
+        ValueError: if the stages do not have one number each, or one that halves is dilated.
+    """
+    if not blocks or not len(blocks) == len(filters) == len(dilations):
+        raise ValueError(
+            "`blocks`, `filters` and `dilations` must have one number for each stage. "
+            f"Received: blocks={blocks}, filters={filters}, dilations={dilations}"
+        )
+    if any(rate > 1 for rate in dilations[:halved]):
+        raise ValueError(
+            "Expected dilation 1 in the stages that halve the map. "
+            f"Received: halved={halved}, dilations={dilations}"
+        )
+    return [
+        Unit(
+            channels,
+            stride=2 if stage < halved and index == count - 1 else 1,
+            border=rate,
+            dilation=rate,
+            batch_norm=index == count - 1,
+            norm_last=True,
+            affine=norm_affine,
+        )
+        for stage, (count, channels, rate) in enumerate(
+            zip(blocks, filters, dilations, strict=True)
+        )
+        for index in range(count)
+    ]
